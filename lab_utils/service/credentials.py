@@ -129,14 +129,15 @@ class Credentials:
                 made[name] = str(filled(template, {"user": user, "token": token}))
         return made
 
-    def forged(self, user: str, forger: str) -> dict[str, str]:
+    def forged(self, user: str, forger: str, *, seen: str = "") -> dict[str, str]:
         """Tokens that no server may take for the user's: name -> token.
 
         They are made of a valid token of another user, `forger`, with the user's name in place of theirs. Where tokens
-        are JWTs, their signature is that of another token, missing, or made with another key.
+        are JWTs, their signature is that of another token, missing, or made with another key. `seen`: a valid token of
+        the user's that they are made of, in place of a new one.
         """
         found = {"made-up": "lab-guess-0123456789abcdef"}
-        valid, own = self.token(user), self.token(forger)
+        valid, own = seen or self.token(user), self.token(forger)
         renamed = _renamed(own, forger, user)
         # A file's own tokens may be names; those that a server gives at a login are to hold more.
         if renamed != own and valid.count(".") != 2 and (renamed != valid or self._identity.login is not None):

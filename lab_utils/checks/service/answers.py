@@ -25,6 +25,7 @@ _FRESH = 6
 _LONGER = 4
 _CROWD = 3
 _MANY = 30
+_TRIES = 3
 _NUMBERS = ("add", "total")
 """Words whose answer is a number: there, a larger one is another's data."""
 
@@ -225,8 +226,12 @@ def _updates_unless(service: ServiceFile) -> str:
 
 @needing(unless=_updates_unless, uses=("add", "total", "write", "read"))
 async def updates(stage: Stage) -> None:
-    """Each user's requests update one session at once: are all of them in it afterwards?"""
-    await (_counters if stage.target.service.may("add", "total") else _appends)(stage)
+    """Each user's requests update one session at once, or open one: are all of them in it afterwards?"""
+    service = stage.target.service
+    await (_counters if service.may("add", "total") else _appends)(stage)
+    if service.may("open", "write", "read") and service.promises.session_ids == "client":
+        for number in range(_TRIES):
+            await _opened_at_once(stage, f"lab-opened-at-once-{number}")
 
 
 async def _counters(stage: Stage) -> None:
@@ -256,6 +261,10 @@ async def _counters(stage: Stage) -> None:
             answer = await person.ask("total", other, number=True)
             sentence = f"a session of {person.user!r} holds a total that was added up in another one of theirs"
             trial.require(answer.value in (0, None), "cross-session-data", sentence, f"session {other.id}: {answer}")
+            if answer.value in (0, None) and (await person.ask("add", other, amount=1)).is_done:
+                # Kept for the user, and shown for the session: it comes out with the session's own first addition.
+                answer = await person.ask("total", other, number=True)
+                trial.require(answer.value == 1, "cross-session-data", sentence, f"session {other.id}: {answer}")
     ops = trial.history.where(action="add")
     made = [Update(op, amounts[op.client]) for op in ops if op.client in amounts]
     # A file may leave out where the answers of `add` hold the number, or they hold none.
@@ -283,6 +292,39 @@ async def _appends(stage: Stage) -> None:
             sentence = f"{len(missing)} of {len(taken) + 1} writes of {person.user!r} that were taken are lost"
             findings.append(Finding("lost-update", sentence, (*missing[:3], str(answer))))
     stage.trial.judge(Verdict.of(findings, count, "concurrent writes, all of them in their session"))
+
+
+async def _opened_at_once(stage: Stage, id: str) -> None:
+    """A user opens this id several times at once, and writes as soon as each is open: what was taken is in the session,
+    whether the server refused the other opens or gave all of them the same session."""
+    [person, *_] = stage.people()
+    taken: list[str] = []
+    sessions: list[Session] = []
+
+    async def opens() -> None:
+        session, _ = await person.try_to_open(id)
+        value = person.new()
+        if session is not None:
+            sessions.append(session)
+            if (await person.ask("write", session, value=value)).is_done:
+                taken.append(value)
+
+    await overlapped(stage.trial, (opens() for _ in range(_LONGER)))
+    if not taken or stage.target.service.promises.writes != "append":
+        return
+    answer = await person.ask("read", sessions[0])
+    missing = [value for value in taken if not answer.holds(value)]
+    await person.try_to_open(id)
+    again = await person.ask("read", sessions[0])
+    if missing and not any(again.holds(value) for value in taken):
+        note = "A session that its user opens again begins anew, so opens at once are not judged."
+        if note not in stage.trial.notes:
+            stage.trial.note(note)
+        return
+    sentence = (
+        f"{len(missing)} of {len(taken)} writes of {person.user!r} are lost, as the session was opened twice at once"
+    )
+    stage.trial.require(not missing, "lost-write", sentence, *missing[:3], str(answer))
 
 
 # One user alone, and beside another.

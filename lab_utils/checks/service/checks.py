@@ -95,6 +95,8 @@ CHECKS = (
             "WritesThenRefuses",
             "EndsThenRefuses",
             "ExpiredAccepted",
+            "TokensRemembered",
+            "TokensKnownByClaims",
             "UnsignedAccepted",
             "UnsignedInOtherLetters",
             "SignatureUnchecked",
@@ -115,12 +117,20 @@ CHECKS = (
     Check(
         name="service_concurrent_updates",
         category="service",
-        claim="Requests that update one session at once all count, one after another, and none counts in another's.",
+        claim="Requests that update one session at once all count, one after another, and none counts in another's. "
+        "A session that is opened several times at once keeps what is written to it.",
         protects="data",
         looks_like="Two answers arrive at once, and one of them is missing from the history afterwards: both were "
         "read, changed and written back.",
         body=_Late("answers", "updates"),
-        planted=("LostUpdates", "CounterOfAll", "TotalsCachedById", "CounterOfTheUser"),
+        planted=(
+            "LostUpdates",
+            "CounterOfAll",
+            "TotalsCachedById",
+            "CounterOfTheUser",
+            "SumOfTheUser",
+            "OpenedTwiceAtOnce",
+        ),
         needs=_NEEDS,
     ),
     Check(
@@ -178,6 +188,7 @@ CHECKS = (
             "InheritsNotes",
             "LostAtRestart",
             "RestoredForAnyone",
+            "RestoredByIdAlone",
             "EndedComeBack",
             "IdsFromOneAgain",
             # Where the owner is shown another's data in place of their own, that is the finding.
@@ -198,6 +209,7 @@ CHECKS = (
             "ResumesAnyonesEvents",
             "LogOfTheId",
             "LogOutlivesSession",
+            "ListenersOutliveSession",
             "StreamOfAllOnes",
             "LosesWhatWasMissed",
             "EndOfTheOldOne",

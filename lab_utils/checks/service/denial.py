@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ _IDS = 12
 _LONG = 48
 _TELLING = 16
 """Characters of an id whose half is no other one's by chance."""
+_SHORT_S = 3
+"""Seconds that a token is valid which is used before and after its end."""
 _READS = ("read", "total")
 _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
@@ -76,6 +80,8 @@ async def denial(stage: Stage) -> None:
         attempts += _judged(stage, [await _named_in_a_body(stage, owner, other)])
     if can_do & {"read", "write"}:
         stage.trial.leave_out("disguises in which another user tries what they can do without one")
+    if "read" in words and stage.target.credentials.can_expire:
+        attempts += _judged(stage, await _outlived(stage, owner))
     if words:
         stage.trial.judge(denied(attempts))
     await _ids(stage, owner, other)
@@ -109,7 +115,8 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
         yield _Attacker(
             stage.person(user, expired, "expired"), "the bearer of an expired token", "expired-token-accepted"
         )
-    for name, token in credentials.forged(user, other.user).items():
+    # Of a token that the server has seen: it may remember it by a part.
+    for name, token in credentials.forged(user, other.user, seen=owner.door.token).items():
         person = stage.person(user, token, f"forger ({name})")
         yield _Attacker(person, f"the bearer of a token that is {name}", "forged-token-accepted")
 
@@ -169,6 +176,24 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
 def _of_answer(answer: Answer, anomaly: str) -> str:
     """A page that refuses may quote the owner's data all the same: nobody was let in, and it was shown."""
     return anomaly if answer.is_done or answer.status < 400 else "cross-user-data"
+
+
+async def _outlived(stage: Stage, owner: Person) -> list[Attempt]:
+    """A token is used while it is valid, and again when it has expired. A server may allow for clocks that differ: so
+    one that was never used, and expired as long ago, must be refused at that time."""
+    credentials = stage.target.credentials
+    session, value = await owner.opened_with_value()
+    person = stage.person(owner.user, credentials.token(owner.user, expires_in=_SHORT_S), "token used before")
+    made = time.monotonic()
+    before = await person.ask("read", session)
+    await asyncio.sleep(made + _SHORT_S + 1 - time.monotonic())
+    fresh = stage.person(owner.user, credentials.token(owner.user, expires_in=-1), "token not used before")
+    if not before.holds(value) or (await fresh.ask("read", session)).holds(value):
+        return []
+    answer = await person.ask("read", session)
+    achieved = f"it holds the owner's {value}" if answer.holds(value) else ""
+    by = "the bearer of a token that was used while it was valid, and has expired since,"
+    return [Attempt("read", by, "expired-token-accepted", True, achieved, stage.target.masked(str(answer)))]
 
 
 async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt]:

@@ -305,6 +305,10 @@ async def _restarted(stage: Stage, owner: Person, other: Person, session: Sessio
     promises = service.promises
     gone, gone_value = await owner.opened_with_value()
     await owner.ask("end", gone)
+    alike = []
+    for person in (owner, other):
+        place = await person.open_alike("lab-restarted")
+        alike.append((place, await person.write(place)))
     await stage.target.restart()
     owner, other = stage.person(owner.user), stage.person(other.user)
     if promises.survives_restart:
@@ -320,6 +324,11 @@ async def _restarted(stage: Stage, owner: Person, other: Person, session: Sessio
     sentence = f"a session that {owner.user!r} had ended is back after a restart"
     _must_not_hold(stage, erases, answer, gone_value, "kept-after-end", sentence)
     before = len(stage.seen)
+    for person, (place, text) in zip((owner, other), alike, strict=True):
+        answer = await person.ask("read", place)
+        sentence = f"data of {person.user!r} did not survive a restart"
+        is_kept = answer.holds(text) or not promises.survives_restart
+        trial.require(is_kept, "lost-at-restart", sentence, f"session {place.id}: {answer}")
     fresh = [await other.opened_with_value() for _ in range(3)]
     trial.judge(only_own(stage.seen[before:], [owner.user, other.user]))
     answer = await owner.ask("read", session)
@@ -386,12 +395,15 @@ async def streams(stage: Stage) -> None:
     promises = service.promises
     if service.may("end") and promises.session_ids == "client" and promises.end_erases and promises.retention_s == 0:
         person, came = people[0], first[people[0].user].events
-        await _opened_again(stage, person, sessions[person.user], came[0].id if came else "", written[person.user])
+        first_id, before = came[0].id if came else "", second[person.user]
+        await _opened_again(stage, person, sessions[person.user], first_id, written[person.user], before)
 
 
-async def _opened_again(stage: Stage, person: Person, session: Session, first_id: str, old: list[str]) -> None:
+async def _opened_again(
+    stage: Stage, person: Person, session: Session, first_id: str, old: list[str], before: Stream
+) -> None:
     """A session ends, and a new one with its id resumes after the first event of the ended one: it receives nothing of
-    that one."""
+    that one, and the stream from `before` nothing of the new one."""
     await person.ask("end", session)
     again, _ = await person.try_to_open(session.id)
     if again is None:
@@ -404,6 +416,9 @@ async def _opened_again(stage: Stage, person: Person, session: Session, first_id
     kept = [event.data for event in stream.events if any(one in event.data for one in old)]
     sentence = f"the stream of a new session of {person.user!r} brought events of an ended one that had its id"
     stage.trial.require(not kept, "kept-after-end", sentence, *kept[:3])
+    late = [event.data for event in before.events if value in event.data]
+    sentence = f"a stream of {person.user!r} outlived its session, and brought an event of the next one with its id"
+    stage.trial.require(not late, "kept-after-end", sentence, *late)
 
 
 async def _back_too_early(stage: Stage, person: Person) -> None:

@@ -10,7 +10,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from lab_utils.service.planted.notes import Message, Model, Notes, Receive, Refused, Request, Send, Session
@@ -440,6 +441,25 @@ class ExpiredAccepted(Notes):
         return True
 
 
+class TokensRemembered(Notes):
+    """A token that was valid once is looked up from then on, and does not expire."""
+
+    def verified(self, token: str) -> str:
+        known: dict[str, str] = self.__dict__.setdefault("known", {})
+        return known[token] if token in known else known.setdefault(token, super().verified(token))
+
+
+class TokensKnownByClaims(Notes):
+    """A token that was verified is known by its head and its claims, for any signature."""
+
+    def verified(self, token: str) -> str:
+        known: dict[str, str] = self.__dict__.setdefault("known", {})
+        claims = token.rpartition(".")[0]
+        if claims not in known:
+            known[claims] = super().verified(token)
+        return known[claims]
+
+
 class UnsignedAccepted(Notes):
     """A token may say that it needs no signature."""
 
@@ -610,6 +630,33 @@ class CounterOfTheUser(Notes):
         session = super().find(request, id, word)
         if word == "total":
             session.total = max(one.total for one in self.sessions.values() if one.user == session.user)
+        return session
+
+
+class SumOfTheUser(Notes):
+    """An addition goes on from the newest total of any session of the user."""
+
+    async def add(self, session: Session, amount: int) -> int:
+        totals: dict[str, int] = self.__dict__.setdefault("totals", {})
+        totals[session.user] = session.total = totals.get(session.user, 0) + amount
+        return session.total
+
+
+class OpenedTwiceAtOnce(Notes):
+    """Between the look for a session of this id and the new one is a wait: the second of two replaces the first."""
+
+    async def open(self, request: Request) -> Session:
+        id = str(request.body.get("id") or self.new_id())
+        key = self.key(request.user, id)
+        if key in self.sessions:
+            raise Refused(409, "there is one of this id")
+        # Slow, and for the second slower: it is done when the first has been written to.
+        opening: Counter[str] = self.__dict__.setdefault("opening", Counter())
+        opening[key] += 1
+        is_first = opening[key] == 1
+        await _until(lambda: opening[key] > 1 if is_first else key in self.sessions and self.sessions[key].notes)
+        session = self.sessions[key] = self.made(request.user, id)
+        self.keep(session)
         return session
 
 
@@ -927,6 +974,15 @@ class RestoredForAnyone(Notes):
         return self.old[id] if word == "read" and id in self.old else super().find(request, id, word)
 
 
+class RestoredByIdAlone(Notes):
+    """A restart restores sessions by their ids: of two users' sessions with one id, both have the same."""
+
+    def restored(self) -> dict[str, Session]:
+        found = super().restored()
+        by_id = {session.id: session for session in found.values()}
+        return {key: by_id[session.id] for key, session in found.items()}
+
+
 class EndedComeBack(Notes):
     """An end drops the session from memory, and leaves its file."""
 
@@ -986,6 +1042,14 @@ class LogOutlivesSession(Notes):
     def made(self, user: str, id: str) -> Session:
         logs: dict[str, list[tuple[int, str]]] = self.__dict__.setdefault("logs", {})
         return Session(id, user, log=logs.setdefault(self.key(user, id), []))
+
+
+class ListenersOutliveSession(Notes):
+    """The list of who listens is the user's and the id's, and is that of the next session of the id, too."""
+
+    def made(self, user: str, id: str) -> Session:
+        listeners: dict[str, list[asyncio.Queue[tuple[int, str]]]] = self.__dict__.setdefault("listening", {})
+        return Session(id, user, listeners=listeners.setdefault(self.key(user, id), []))
 
 
 class StreamOfAllOnes(Notes):
@@ -1103,6 +1167,14 @@ class ThreadsKept(Notes):
     def made(self, user: str, id: str) -> Session:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         return super().made(user, id)
+
+
+async def _until(is_so: Callable[[], object]) -> None:
+    """Wait for it, up to a quarter of a second."""
+    for _ in range(25):
+        if is_so():
+            break
+        await asyncio.sleep(0.01)
 
 
 def _all(kind: type[Notes]) -> list[type[Notes]]:
