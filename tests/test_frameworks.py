@@ -60,34 +60,22 @@ ANOTHER = Verdict.of((Finding("merged-identity", "two users are one", ("op 1",))
 # ------------------------------------------------------------------------------------------------------------ the cells
 
 
-@pytest.mark.parametrize(
-    ("verdict", "claim", "word"),
-    [
-        (FAILED, "", "FAIL"),
-        (PASSED, "", "PASS"),
-        (PASSED, "Each counts. Not part of this result: tools.", "PASS in part"),
-        (UNKNOWN, "", "UNKNOWN"),
-        (NONE, "", "NOT APPLICABLE"),
-        # It ended before it had looked for everything.
-        (Verdict.of((Finding("never-ends", "a call never ended", ("op 1",)),), 1, "calls"), "", "UNKNOWN"),
-        (Verdict.of((Finding("failed-operation", "2 of 9 creates failed", ("op 1",)),), 1, "users"), "", "UNKNOWN"),
-        (ANOTHER, "Each counts. Not part of this result: the rest of the check after 40 s.", "UNKNOWN"),
-        (ANOTHER, "Each counts. Not part of this result: 3 of 4 interruptions, for want of time.", "PASS in part"),
-        (ANOTHER, "", "PASS"),
-    ],
-    ids=[
-        "found",
-        "looked",
-        "in-part",
-        "no-verdict",
-        "lacks",
-        "ended",
-        "failed",
-        "ended-with-another",
-        "slow",
-        "another",
-    ],
-)
+CELLS = {
+    "found": (FAILED, "", "FAIL"),
+    "looked": (PASSED, "", "PASS"),
+    "in-part": (PASSED, "Each counts. Not part of this result: tools.", "PASS in part"),
+    "no-verdict": (UNKNOWN, "", "UNKNOWN"),
+    "lacks": (NONE, "", "NOT APPLICABLE"),
+    # These ended before they had looked for everything.
+    "ended": (Verdict.of((Finding("never-ends", "a call never ended", ("op 1",)),), 1, "calls"), "", "UNKNOWN"),
+    "failed": (Verdict.of((Finding("failed-operation", "2 of 9 failed", ("op 1",)),), 1, "users"), "", "UNKNOWN"),
+    "ended-with-another": (ANOTHER, "Not part of this result: the rest of the check after 40 s.", "UNKNOWN"),
+    "slow": (ANOTHER, "Not part of this result: 3 of 4 interruptions, for want of time.", "PASS in part"),
+    "another": (ANOTHER, "", "PASS"),
+}
+
+
+@pytest.mark.parametrize(("verdict", "claim", "word"), CELLS.values(), ids=CELLS)
 def test_a_cell_is_what_the_checks_that_look_for_it_found(verdict: Verdict, claim: str, word: str) -> None:
     matrix = matrix_of(made(verdict, claim=claim), made(PASSED, OTHER))
     one = cell(matrix, matrix.rows[0], "lost-update")

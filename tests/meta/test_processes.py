@@ -83,11 +83,6 @@ class HoldsTheInterpreter(Hostile):
         return ctypes.PyDLL(None).sleep(60)
 
 
-class ComputesInC(Hostile):
-    def act(self) -> object:
-        return sum(range(10**12))
-
-
 class BlocksTheLoop(Hostile):
     def act(self) -> object:
         return threading.Event().wait()
@@ -212,12 +207,9 @@ def test_a_loop_that_is_held_up_is_found_with_the_place(
     assert target is IsStopped or any("act" in line and "test_processes.py" in line for line in finding.witness)
 
 
-@pytest.mark.parametrize("target", [HoldsTheInterpreter, ComputesInC])
-def test_an_interpreter_that_is_held_is_found_long_before_the_limit(
-    target: type[Hostile], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interpreter_that_is_held_is_found_long_before_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_HELD_SECONDS", 1.0)
-    (finding,) = run(target, still_after=30.0, limit_s=600.0).verdict.findings
+    (finding,) = run(HoldsTheInterpreter, still_after=30.0, limit_s=600.0).verdict.findings
     assert finding.anomaly == "loop-blocked"
     assert re.search(r"the interpreter was held for \d s .* at .*test_processes.py:\d+ in act", finding.sentence)
     assert any("act" in line and "test_processes.py" in line for line in finding.witness)
@@ -328,11 +320,6 @@ def test_what_a_target_has_started_ends_with_its_check(tmp_path: Path) -> None:
 
     assert "it exited with code 3" in run(Starts).verdict.findings[0].sentence
     assert gone(int((tmp_path / "pid").read_text()))
-
-
-def test_after_all_of_them_the_next_check_passes() -> None:
-    run(ExitsAtOnce)
-    assert run_check(CHECK, target="reference").outcome is Outcome.PASS
 
 
 @pytest.fixture

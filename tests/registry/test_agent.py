@@ -59,27 +59,23 @@ async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None
         kept: Any = None
 
         async def execute(self, request: AgentRequest) -> Any:
-            if request.text == "wait":
-                await gate.pass_through()
-            if request.text == "keep":
-                self.kept = request.parameters["list"]
+            await gate.pass_through()
+            self.kept = request.parameters.get("list", self.kept)
             return self.kept
 
     async with AgentRegistry() as registry:
         agent = await agent_of(registry, Keeps)
-        first = asyncio.create_task(agent.run("wait"))
-        await gate.reached()
+        first = asyncio.create_task(agent.run())
         parameters = {"list": [1]}
-        queued = asyncio.create_task(agent.run(AgentRequest("keep", parameters)))
-        await turns(2)
+        queued = asyncio.create_task(agent.run(AgentRequest("", parameters)))
+        await turns(3)
         parameters["list"].append(2)
         gate.open()
         await first
         output = (await queued).output
         assert output == [1]
         output.append(3)
-        assert (await agent.run("show")).output == [1]
-        assert agent.kept == [1]
+        assert (await agent.run()).output == agent.kept == [1]
 
 
 async def test_a_reentrant_run_is_refused() -> None:

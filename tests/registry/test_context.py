@@ -20,17 +20,16 @@ from registry import (
 from tests.registry.kit import context, registry_of
 
 
-def test_the_fields_come_in_the_stated_order() -> None:
-    made = UserExecutionContext("ada", "t", "r", "q", {"a": 1}, {"admin"})
+def test_the_fields_come_in_the_stated_order_and_ids_of_runs_and_requests_are_unique_unless_given() -> None:
+    made, other = (UserExecutionContext("ada", "t", "r", "q", {"a": 1}, {"admin"}) for _ in range(2))
     assert (made.user_id, made.thread_id, made.run_id, made.request_id) == ("ada", "t", "r", "q")
     assert dict(made.agent_context) == {"a": 1}
     assert made.permissions == frozenset({"admin"})
     assert UserExecutionContext("ada").thread_id == "main"
     assert made.current_bridge() is None
     assert not made.has_session
-
-
-def test_run_and_request_ids_are_unique_unless_given() -> None:
+    assert made != other
+    assert len({made, other}) == 2, "they are compared by identity"
     ids = {name for _ in range(50) for name in (context().run_id, context().request_id)}
     assert len(ids) == 100
 
@@ -79,12 +78,6 @@ def test_children_are_deep_copies_both_ways() -> None:
     assert parent.agent_context["list"] == [1]
 
 
-def test_contexts_are_compared_by_identity() -> None:
-    one, two = (UserExecutionContext("ada", "t", "r", "q") for _ in range(2))
-    assert one != two
-    assert len({one, two}) == 2
-
-
 EVERY_FIELD: dict[str, Any] = {
     "request_id": "q", "thread_id": "t2", "run_id": "run", "agent_context": {"a": [1]}, "permissions": {"admin"},
     "isolation_level": "strict",
@@ -123,18 +116,13 @@ async def test_a_managed_context_ends_with_its_block() -> None:
         failed.require_usable()
 
 
-async def test_a_copy_of_an_agent_s_context_keeps_the_agent_s_name() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        copies = (copy.copy(agent.context), copy.deepcopy(agent.context))
-        assert [(made.name, made.has_session) for made in copies] == [("helper", True)] * 2
-
-
-async def test_agents_outlive_the_managed_context_they_were_made_with() -> None:
+async def test_agents_outlive_the_managed_context_they_were_made_with_and_copies_keep_their_names() -> None:
     async with registry_of(helper=BaseAgent) as registry:
         async with managed_user_context("ada", agent_context={"a": [1]}) as managed:
             agent = await registry.create_agent_for_user("ada", "helper", managed)
         assert agent.context.agent_context["a"] == [1]
+        copies = (copy.copy(agent.context), copy.deepcopy(agent.context))
+        assert [(made.name, made.has_session) for made in copies] == [("helper", True)] * 2
         with pytest.raises(SessionClosed):
             await registry.create_agent_for_user("ada", "helper", managed)
 

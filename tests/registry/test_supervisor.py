@@ -186,13 +186,12 @@ async def test_a_failing_step_cancels_its_siblings_and_names_itself_and_its_caus
         with pytest.raises(PlanFailed, match=r"step 'left' \(left\) failed: LookupError: no such table") as failure:
             await Supervisor(registry).run(TWO, ADA)
         agent = await registry.get_user_agent("ada", "right")
-        assert agent is not None
         # It was waited for: nothing of the plan still runs.
-
-        error, still_running = failure.value, agent.is_running
+        assert agent is not None
+        assert not agent.is_running
+    error = failure.value
     assert isinstance(error.__cause__, LookupError)
     assert sibling.cancelled
-    assert not still_running
     assert statuses(error.result) == {"left": "failed", "right": "cancelled", "later": "skipped"}
     ran = error.result["right"]
     assert ran.started is not None
@@ -263,10 +262,8 @@ async def test_an_output_that_cannot_be_copied_fails_the_step_that_was_to_get_it
         plan = Plan((Step("one", "stream"), Step("two", "second", after=("one",))))
         with pytest.raises(PlanFailed, match="inputs of step 'two'") as failure:
             await Supervisor(registry).run(plan, ADA)
-
-        error = failure.value
-    assert isinstance(error.__cause__, UncopyableValue)
-    assert statuses(error.result) == {"one": "completed", "two": "failed"}
+    assert isinstance(failure.value.__cause__, UncopyableValue)
+    assert statuses(failure.value.result) == {"one": "completed", "two": "failed"}
 
 
 async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() -> None:
@@ -337,9 +334,7 @@ async def test_the_limit_holds_for_getting_the_agent_too() -> None:
         with pytest.raises(PlanFailed, match="took longer"):
             await Supervisor(registry).run(Plan((Step("a", "never", timeout=0.01),)), ADA)
         await asyncio.sleep(0)
-        count: int = registry.get_registry_health()["total_user_sessions"]
-
-        assert count == 0
+        assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
 async def test_a_time_out_inside_the_agent_is_a_failure_and_not_the_steps_limit() -> None:
@@ -349,9 +344,7 @@ async def test_a_time_out_inside_the_agent_is_a_failure_and_not_the_steps_limit(
     async with registry_of(x=own_timeout) as registry:
         with pytest.raises(PlanFailed, match="the database took too long") as failure:
             await Supervisor(registry).run(Plan((Step("a", "x", timeout=600),)), ADA)
-        result: PlanResult = failure.value.result
-
-        assert statuses(result) == {"a": "failed"}
+        assert statuses(failure.value.result) == {"a": "failed"}
 
 
 # --------------------------------------------------------------------------------------------------------- cancellation

@@ -34,7 +34,7 @@ from registry.usage.tools import (
     UsageDispatcher,
     usage_dispatcher_factory,
 )
-from tests.registry.kit import reachable, received
+from tests.registry.kit import Gate, reachable, received
 from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -181,25 +181,23 @@ async def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pyte
 
     told: list[EventType] = []
     caplog.set_level(logging.DEBUG, "registry.tools")
-    reached, gate = asyncio.Event(), asyncio.Event()
+    gate = Gate()
 
     async def slow(_: ToolContext, __: dict[str, Any]) -> None:
-        reached.set()
-        await gate.wait()
+        await gate.pass_through()
         raise LookupError("no such table")
 
     async with managed_user_context("ada") as context:
         dispatcher = ToolDispatcher(context, Heard(), [Tool("slow", slow)])
         calling = asyncio.create_task(dispatcher.execute_tool("slow"))
-        await reached.wait()
-    gate.set()
+        await gate.reached()
+    gate.open()
     with pytest.raises(LookupError, match=r"^no such table$"):
         await calling
     assert told == [EventType.TOOL_EXECUTING]
     (record,) = [one for one in caplog.records if one.name == "registry.tools"]
     words = "{'tool': 'slow', 'call': 1} of user 'ada' was not reported: "
-    assert record.getMessage().startswith(words)
-    assert record.getMessage().removeprefix(words) == str(record.args[2])  # type: ignore[index]
+    assert record.getMessage() == f"{words}{record.args[2]}"  # type: ignore[index]
     assert isinstance(record.args[2], SessionClosed)  # type: ignore[index]
 
 
@@ -244,23 +242,16 @@ def test_what_a_tool_raises_is_told_with_its_cause_and_raised() -> None:
 
 
 async def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
-    reached = asyncio.Event()
-
-    async def wait(_: ToolContext, __: dict[str, Any]) -> None:
-        reached.set()
-        await asyncio.Event().wait()
-
+    gate = Gate()
     bridge, connection, _manager = channel()
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, [Tool("wait", wait)])
-    calling = asyncio.create_task(dispatcher.execute_tool("wait"))
-    await reached.wait()
+    waits = Tool("wait", lambda _, __: gate.pass_through())
+    calling = asyncio.create_task(ToolDispatcher(UserExecutionContext("ada"), bridge, [waits]).execute_tool("wait"))
+    await gate.reached()
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await calling
-
     executing, completed = received(connection)
-    assert executing.type is EventType.TOOL_EXECUTING
-    assert completed.payload["status"] == "cancelled"
+    assert (executing.type, completed.payload["status"]) == (EventType.TOOL_EXECUTING, "cancelled")
 
 
 async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it() -> None:
@@ -283,22 +274,18 @@ async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it()
 
 
 async def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
-    reached, gate = asyncio.Event(), asyncio.Event()
+    gate = Gate()
 
     async def slow(_: ToolContext, __: dict[str, Any]) -> str:
-        reached.set()
-        await gate.wait()
+        await gate.pass_through()
         return "late"
 
     async with managed_user_context("ada") as context:
         calling = asyncio.create_task(ToolDispatcher(context, tools=[Tool("slow", slow)]).execute_tool("slow"))
-        await reached.wait()
-    gate.set()
+        await gate.reached()
+    gate.open()
     with pytest.raises(SessionClosed):
         await calling
-
-
-# ------------------------------------------------------------------------------------------------------- after the end
 
 
 # ------------------------------------------------------------------------------------------------------- usage records

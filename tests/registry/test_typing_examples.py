@@ -180,12 +180,6 @@ class Sends:
     def send(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> None: ...
 
 
-class TakesText:
-    """No bridge: its method takes other arguments."""
-
-    def emit(self, text: str) -> None: ...
-
-
 class MakesText:
     """No manager: its product is no bridge."""
 
@@ -198,13 +192,6 @@ class Blocking:
 
     def complete(self, prompt: Prompt) -> Completion:
         return Completion(prompt.text)
-
-
-class Texts:
-    """No model: it answers with a text."""
-
-    async def complete(self, prompt: Prompt) -> str:
-        return prompt.text
 
 
 class TextHandles:
@@ -235,26 +222,20 @@ def of_text(scope: AgentScope) -> str:
 
 async def wrong_uses(registry: AgentRegistry, agent: BaseAgent, context: UserExecutionContext) -> None:
     """Never called: mypy reads it."""
-    bridges: list[EventBridge] = [
-        Sends(),  # type: ignore[list-item]
-        TakesText(),  # type: ignore[list-item]
-    ]
+    bridge: EventBridge = Sends()  # type: ignore[assignment]
     await registry.create_agent_for_user("ada", "x", context, MakesText())  # type: ignore[arg-type]
-    await registry.create_agent_for_user("ada", "x", context, bridges[0])  # type: ignore[arg-type]
+    await registry.create_agent_for_user("ada", "x", context, bridge)  # type: ignore[arg-type]
     await registry.create_agent_for_user(7, "x", context)  # type: ignore[arg-type]
     await (await registry.get_user_session("ada")).set_websocket_manager(MakesText())  # type: ignore[arg-type]
     handle: ModelHandle = Blocking()  # type: ignore[assignment]
     handle = agent.llm
     await handle.complete("a text")  # type: ignore[arg-type]
     LLMManager(Blocking())  # type: ignore[arg-type]
-    LLMManager(Texts())  # type: ignore[arg-type]
     AgentRegistry(Echo())  # type: ignore[arg-type]
     AgentRegistry(TextHandles())  # type: ignore[arg-type]
     AgentRegistry(None, runs)  # type: ignore[arg-type]
     AgentRegistry(None, without_bridge)  # type: ignore[arg-type]
-    AgentRegistry(None, Upper(context, bridges[0]))  # type: ignore[arg-type]
     registry.register("x", of_text)  # type: ignore[arg-type]
-    registry.register("x", ToolDispatcher)  # type: ignore[arg-type]
     Tool("x", lambda parameters: parameters)  # type: ignore[arg-type,misc]
     ToolDispatcher(context, Sends())  # type: ignore[arg-type]
     Supervisor(context)  # type: ignore[arg-type]

@@ -50,24 +50,6 @@ def test_the_token_is_never_answered() -> None:
         assert peer.sent[0] == {"type": "websocket.accept", "subprotocol": expected}
 
 
-@pytest.mark.parametrize(
-    "scope",
-    [
-        connection(),
-        connection(query=b"token=ada&access_token=ada"),
-        connection(("authorization", "Basic ada")),
-        connection(("authorization", "Bearer ")),
-        connection(("cookie", "token=ada")),
-        connection(subprotocols=("bearer.",)),
-        connection(subprotocols=("ada",)),
-    ],
-    ids=["none", "in-the-url", "basic", "empty", "cookie", "empty-subprotocol", "bare-subprotocol"],
-)
-def test_no_token_and_two_are_refused(scope: dict[str, Any]) -> None:
-    assert admit(scope).code == CloseCode.NO_TOKEN
-    assert admit(connection(GOOD, subprotocols=(SUBPROTOCOL, "bearer.bob"))).code == CloseCode.BAD_TOKEN
-
-
 class Own(TokenError):
     """A refusal of the user's own."""
 
@@ -101,20 +83,6 @@ def test_what_authenticate_may_do(answer: Any, code: int | None, is_async: bool)
     peer = admit(connection(GOOD), decide_later if is_async else decide)
     assert peer.code == code
     assert "secret" not in f"{peer.sent}"
-
-
-def test_a_slow_authenticate_is_cut_off() -> None:
-    async def never(_: str) -> str:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    assert admit(connection(GOOD), never, within_s=0.05).code == CloseCode.HANDSHAKE_TIMEOUT
-
-
-def test_refusals_come_before_any_event_and_say_nothing_new() -> None:
-    peer = admit(connection())
-    assert [message["type"] for message in peer.sent] == ["websocket.accept", "websocket.close"]
-    assert peer.sent[1] == {"type": "websocket.close", "code": 4401, "reason": "no_token"}
 
 
 HOST = ("host", "app.example:8000")
@@ -214,25 +182,38 @@ async def never(_: str) -> str:
     raise AssertionError
 
 
+NONE, TWO = "no token in the Authorization header, none as a subprotocol", "two different tokens"
+
+
 @pytest.mark.parametrize(
-    ("scope", "authenticate", "why"),
+    ("scope", "authenticate", "code", "why"),
     [
-        (connection(), str, "no token in the Authorization header, none as a subprotocol"),
-        (connection(("authorization", "Bearer")), str, "no token in the Authorization header, none as a subprotocol"),
-        (connection(GOOD, subprotocols=("bearer.bob",)), str, "two different tokens"),
-        (connection(GOOD, ("origin", "null")), str, "origin ['null']"),
-        (connection(GOOD), refusing(TokenError("not today")), "not today"),
-        (connection(GOOD), lambda _: Grant("ada", 1.0), "the token has expired"),
-        (connection(GOOD), never, "authenticate() took too long"),
+        (connection(), str, CloseCode.NO_TOKEN, NONE),
+        (connection(query=b"token=ada&access_token=ada"), str, CloseCode.NO_TOKEN, NONE),
+        (connection(("authorization", "Basic ada")), str, CloseCode.NO_TOKEN, NONE),
+        (connection(("authorization", "Bearer")), str, CloseCode.NO_TOKEN, NONE),
+        (connection(("authorization", "Bearer ")), str, CloseCode.NO_TOKEN, NONE),
+        (connection(("cookie", "token=ada")), str, CloseCode.NO_TOKEN, NONE),
+        (connection(subprotocols=("bearer.",)), str, CloseCode.NO_TOKEN, NONE),
+        (connection(subprotocols=("ada",)), str, CloseCode.NO_TOKEN, NONE),
+        (connection(GOOD, subprotocols=("bearer.bob",)), str, CloseCode.BAD_TOKEN, TWO),
+        (connection(GOOD, ("origin", "null")), str, CloseCode.WRONG_ORIGIN, "origin ['null']"),
+        (connection(GOOD), refusing(TokenError("not today")), CloseCode.BAD_TOKEN, "not today"),
+        (connection(GOOD), lambda _: Grant("ada", 1.0), CloseCode.EXPIRED_TOKEN, "the token has expired"),
+        (connection(GOOD), never, CloseCode.HANDSHAKE_TIMEOUT, "authenticate() took too long"),
     ],
 )
-def test_a_refusal_is_logged_with_the_client_and_the_reason(
-    caplog: pytest.LogCaptureFixture, scope: dict[str, Any], authenticate: Any, why: str
+def test_a_refusal_comes_before_any_event_and_is_logged_with_the_client_and_the_reason(
+    caplog: pytest.LogCaptureFixture, scope: dict[str, Any], authenticate: Any, code: CloseCode, why: str
 ) -> None:
     within_s = 0.05 if authenticate is never else 60.0
-    logged = served(caplog, Peer(CONNECT, GONE), scope, authenticate, handshake_timeout=within_s)
+    peer = Peer(CONNECT, START, GONE)
+    logged = served(caplog, peer, scope, authenticate, handshake_timeout=within_s)
     assert logged == [f"refused a connection from {CLIENT}: {why}"]
     assert [record.levelname for record in caplog.records] == ["INFO"]
+    accepted, closed = peer.sent
+    assert accepted["type"] == "websocket.accept"
+    assert closed == {"type": "websocket.close", "code": int(code), "reason": code.reason}
 
 
 def test_a_failing_authenticate_is_logged_with_its_error_and_names_its_kind_alone_in_the_refusal(

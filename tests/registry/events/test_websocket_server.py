@@ -8,14 +8,12 @@ import gc
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-from registry.events.tokens import Grant
 
 pytest.importorskip("uvicorn")
 
@@ -29,7 +27,7 @@ from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry import AgentRequest, BaseAgent, EventType, WebSocketManager
 from registry.events.app import EventsApp
-from registry.events.tokens import TokenSigner
+from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.kit import context, received, registry_of
@@ -132,35 +130,6 @@ async def test_what_agents_emit_arrives_byte_for_byte() -> None:
                 assert len(emitted) == 21
                 assert {event["user_id"] for event in client.events} == {user}
                 assert (client.tally.gaps, client.tally.duplicates) == (0, 0)
-
-
-def tampered(token: str) -> str:
-    return token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
-
-
-REFUSED: dict[str, tuple[Callable[[TokenSigner], str | None], dict[str, Any], CloseCode]] = {
-    "no token": (lambda _: None, {}, CloseCode.NO_TOKEN),
-    "altered": (lambda signer: tampered(signer.issue("ada")), {}, CloseCode.BAD_TOKEN),
-    "origin": (lambda signer: signer.issue("ada"), {"origin": "https://evil.example"}, CloseCode.WRONG_ORIGIN),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-async def test_refused_before_any_event(case: str, caplog: pytest.LogCaptureFixture) -> None:
-    make, options, code = REFUSED[case]
-
-    caplog.set_level(logging.INFO, "registry")
-    async with on_stage() as stage:
-        token = make(stage.signer)
-        emit(bridge := stage.bridge(), "before")
-        client = stage.client(None, token, **options)
-        await stage.fleet.until(lambda one: one.is_ended)
-        emit(bridge, "after")
-        assert client.close_code == code
-        assert client.tally.connects == 1
-        assert (client.texts, client.controls) == ([], [])
-        assert not token or token not in caplog.text
-    assert "refused a connection" in caplog.text
 
 
 async def test_limits_on_connections_of_a_user_and_of_all() -> None:

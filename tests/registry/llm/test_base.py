@@ -34,61 +34,60 @@ class RecordingLLM:
         return Completion(prompt.messages[-1].content, tokens_in=7, tokens_out=3, model="recording")
 
 
-def complete(prompt: Prompt) -> Completion:
-    return asyncio.run(ScriptedLLM().complete(prompt))
+def user(content: str) -> Message:
+    return Message("user", content)
 
 
 def scripted(*messages: Message) -> str:
-    return complete(Prompt(messages)).text
+    return asyncio.run(ScriptedLLM().complete(Prompt(messages))).text
 
 
 async def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
     prompt = Prompt.of("Usage:\n- calls: 12\n- cost: 3.50 USD", system="Word the figures.")
-    other = Prompt.of("Usage:\n- calls: 99", system="Word the figures.")
     shared = ScriptedLLM()
     first = await shared.complete(prompt)
-    await shared.complete(other)
+    await shared.complete(Prompt.of("Usage:\n- calls: 99", system="Word the figures."))
     assert first == await shared.complete(prompt) == await ScriptedLLM().complete(prompt)
-    assert first.text == "Usage: calls is 12; cost is 3.50 USD."
-    assert (first.tokens_in, first.tokens_out, first.model) == (11, 8, "scripted")
-
-
-def test_a_scripted_model_has_no_place_to_keep_anything() -> None:
-    llm = ScriptedLLM()
-    assert not hasattr(llm, "__dict__")
-    assert gc.get_referents(llm) in ([], [ScriptedLLM])
+    assert first == Completion("Usage: calls is 12; cost is 3.50 USD.", 11, 8, "scripted")
+    assert not hasattr(shared, "__dict__"), "it has no place to keep anything"
+    assert gc.get_referents(shared) in ([], [ScriptedLLM])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_figure_of_the_prompt_is_worded_and_none_is_invented(seed: int) -> None:
     rng = random.Random(seed)
     figures = {f"figure {chr(97 + n)}": f"{rng.random() * 1000:.3f}" for n in range(rng.randrange(1, 9))}
-    text = complete(Prompt.of("Report:\n" + "\n".join(f"- {name}: {value}" for name, value in figures.items()))).text
+    text = scripted(user("Report:\n" + "\n".join(f"- {name}: {value}" for name, value in figures.items())))
     assert re.findall(r"[\d.]*\d", text) == list(figures.values())
     for name, value in figures.items():
         assert f"{name} is {value}" in text
 
 
-def test_a_colon_in_a_name_does_not_cut_the_figure() -> None:
-    assert complete(Prompt.of("- ft:large:v2: 4 calls")).text == "ft:large:v2 is 4 calls."
+SYSTEM, ASSISTANT = Message("system", "- a: 0"), Message("assistant", "- b: 0")
 
 
-def test_a_name_cannot_smuggle_a_figure_in_with_a_line_separator() -> None:
-    text = complete(Prompt.of("- model x\u2028- cost: 0")).text
-    assert text == "model x\u2028- cost is 0."
-
-
-def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
-    assert (
-        complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
-    )
-    assert complete(Prompt.of("   ")).text == "Noted."
-    assert complete(Prompt((Message("system", "only rules"),))).text == 'You asked: "only rules"'
-
-    assert scripted(Message("user", "x" * 200)) == f'You asked: "{"x" * 200}"'
-    assert scripted(Message("user", "x" * 201)) == f'You asked: "{"x" * 197}..."'
-    assert scripted(Message("user", "first"), Message("user", "last")) == 'You asked: "last"'
-    assert scripted(Message("system", "rules"), Message("assistant", "me")) == 'You asked: "me"'
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        ((user("- ft:large:v2: 4 calls"),), "ft:large:v2 is 4 calls."),
+        ((user("- model x\u2028- cost: 0"),), "model x\u2028- cost is 0."),
+        (
+            (SYSTEM, user("  One.: \n  -  x : 1 \n- y: 2\n\n- z: 3"), ASSISTANT, user("- w: 4")),
+            "One: x is 1; y is 2. z is 3. w is 4.",
+        ),
+        ((SYSTEM, user("  how much\n did I spend? ")), 'You asked: "how much did I spend?"'),
+        ((user("   "),), "Noted."),
+        ((Message("system", "only rules"),), 'You asked: "only rules"'),
+        ((user("x" * 200),), f'You asked: "{"x" * 200}"'),
+        ((user("x" * 201),), f'You asked: "{"x" * 197}..."'),
+        ((user("first"), user("last")), 'You asked: "last"'),
+        ((Message("system", "rules"), Message("assistant", "me")), 'You asked: "me"'),
+    ],
+)
+def test_figures_of_users_are_worded_and_a_prompt_without_any_is_acknowledged(
+    messages: tuple[Message, ...], text: str
+) -> None:
+    assert scripted(*messages) == text
 
 
 async def test_a_handle_counts_its_own_calls_and_tokens() -> None:
@@ -192,12 +191,6 @@ async def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_c
     for _ in range(2):
         assert (await handle.complete(Prompt.of("- a: 1"))).text == "a is 1."
     assert llm.asked == ["ada", "ada"]
-
-
-def test_a_scripted_model_words_figures_of_users_under_their_headings() -> None:
-    rules, answer = Message("system", "- a: 0"), Message("assistant", "- b: 0")
-    first, second = Message("user", "  One.: \n  -  x : 1 \n- y: 2\n\n- z: 3"), Message("user", "- w: 4")
-    assert scripted(rules, first, answer, second) == "One: x is 1; y is 2. z is 3. w is 4."
 
 
 class Without:

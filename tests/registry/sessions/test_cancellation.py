@@ -33,7 +33,6 @@ from tests.registry.kit import (
     registry_of,
     slow,
 )
-from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
 SHORT = Limits(close_timeout=0.02)
@@ -390,21 +389,3 @@ async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
         assert (await second)["cleaned_agents"] == 1
         assert first.done()
         await first
-
-
-@virtually
-async def test_the_end_of_a_second_session_is_joined_also_when_the_first_one_s_is_over() -> None:
-    gates = {"first": Gate(), "second": Gate()}
-    async with registry_of(first=hanging(gates["first"]), second=hanging(gates["second"])) as registry:
-        ends = []
-        for name, gate in gates.items():
-            await registry.create_agent_for_user("ada", name, context())
-            ends.append(asyncio.create_task(registry.cleanup_user_session("ada")))
-            await gate.reached()
-        gates["first"].open()
-        await ends[0]
-        late = asyncio.create_task(registry.cleanup_user_session("ada"))
-        await turns(20)
-        assert not late.done()
-        gates["second"].open()
-        assert await late == await ends[1]

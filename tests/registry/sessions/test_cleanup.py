@@ -354,11 +354,3 @@ class Within(BaseAgent):
 def test_what_closing_takes_is_read_from_the_code(kind: type[BaseAgent], takes: str) -> None:
     agent = kind(AgentScope(context(), None, None, None))
     assert [cleanup_of(agent), cleanup_of(agent)] == [takes, takes]
-
-
-def test_a_cleanup_put_in_the_place_of_a_method_may_suspend() -> None:
-    async def nothing() -> None: ...
-
-    agent = Closable(AgentScope(context(), None, None, None))
-    agent.cleanup = nothing  # type: ignore[method-assign]
-    assert cleanup_of(agent) == "may suspend"

@@ -39,6 +39,22 @@ async def test_permission_is_checked_for_every_caller() -> None:
         assert await registry.get_or_create_agent(allowed, "admin") is agent
 
 
+async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> None:
+    """Else two callers of get_or_create_agent, one before and one after the create, would hold two agents."""
+    gate = Gate()
+    made: list[Closable] = []
+    async with registry_of(helper=slow(gate, keeping(made))) as registry:
+        early = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
+        await gate.reached()
+        registry.register("helper", Closable, replace=True)
+        created = await registry.create_agent_for_user("ada", "helper", context())
+        late = await registry.get_or_create_agent(context(), "helper")
+        gate.open()
+        assert await early is created is late
+        assert [agent.closed for agent in made] == [1]
+        assert registry.get_registry_health()["total_user_agents"] == 1
+
+
 async def test_a_doomed_activation_that_ignores_its_cancellation_is_no_second_agent() -> None:
     gate = Gate()
     made: list[Closable] = []

@@ -295,23 +295,21 @@ async def test_a_manager_is_asked_with_the_context_that_was_given() -> None:
         assert asked[1].user_id == "ada"
 
 
-class FailsToClose(ForeignBridge):
-    def close(self) -> None:
-        super().close()
-        raise OSError("no such socket")
+def fails_to_close(error: BaseException, *, late: bool) -> type[ForeignBridge]:
+    """A class of bridges whose closing raises: at once, or when it is awaited."""
 
+    class Fails(ForeignBridge):
+        def close(self) -> Any:
+            super().close()
+            if late:
+                return self._fail()
+            raise error
 
-class FailsToCloseLate(ForeignBridge):
-    async def close(self) -> None:  # type: ignore[override]
-        await asyncio.sleep(0)
-        super().close()
-        raise OSError("no such socket")
+        async def _fail(self) -> None:
+            await asyncio.sleep(0)
+            raise error
 
-
-class IsCancelled(ForeignBridge):
-    async def close(self) -> None:  # type: ignore[override]
-        super().close()
-        raise asyncio.CancelledError
+    return Fails
 
 
 class HasAclose:
@@ -339,10 +337,10 @@ RAISED = ["bridge: close() raised OSError: no such socket"]
 @pytest.mark.parametrize(
     ("make", "errors"),
     [
-        (FailsToClose, RAISED),
-        (FailsToCloseLate, RAISED),
+        (fails_to_close(OSError("no such socket"), late=False), RAISED),
+        (fails_to_close(OSError("no such socket"), late=True), RAISED),
         (HasAclose, RAISED),
-        (IsCancelled, ["bridge: close() raised CancelledError"]),
+        (fails_to_close(asyncio.CancelledError(), late=True), ["bridge: close() raised CancelledError"]),
         (ForeignBridge, []),
         (HasNone, []),
     ],

@@ -102,14 +102,6 @@ def test_the_greatest_and_the_least_of_every_column_are_taken() -> None:
     assert parse_records([without_feature])[0].feature == ""
 
 
-def test_a_number_is_an_int_of_any_kind() -> None:
-    class Own:
-        def __index__(self) -> int:
-            return 7
-
-    assert UsageRecord(**(ROW | {"tokens_in": Own()})).tokens_in == 7
-
-
 # ------------------------------------------------------------------------------------------------------------ filters
 
 
@@ -140,12 +132,6 @@ def test_filters_that_cannot_be_are_refused(options: dict[str, Any], words: str)
 
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
-
-
-def test_the_default_prices() -> None:
-    assert {"large": Price(10.0, 30.0), "medium": Price(3.0, 15.0), "small": Price(0.5, 1.5)} == PRICES
-    with pytest.raises(TypeError):
-        PRICES["free"] = Price(0, 0)  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

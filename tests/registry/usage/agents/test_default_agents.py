@@ -24,7 +24,7 @@ from registry.events.types import Event, EventType
 from registry.llm.base import Completion, LLMManager, Prompt
 from registry.usage.agents import DEFAULT_AGENTS
 from registry.usage.agents.actions import ActionsAgent
-from registry.usage.agents.base import limits_of
+from registry.usage.agents.base import count, limits_of, usd
 from registry.usage.agents.goals_triage import GOALS
 from registry.usage.agents.reporting import DAYS_SHOWN
 from registry.usage.agents.triage import CATEGORIES, find_window
@@ -460,6 +460,13 @@ async def test_a_report_shows_a_month_of_days_at_most() -> None:
     assert (len(shown), len(report["figures"]["by_day"])) == (31, 32)
 
 
+def test_figures_must_be_numbers() -> None:
+    for figure, wrong, kind in ((usd, (True, "1", None), "number"), (count, (True, 1.0, "1"), "whole number")):
+        for value in wrong:
+            with pytest.raises(InvalidParameters, match=rf"^{value!r} is not a {kind}$"):
+                figure(value)
+
+
 @pytest.mark.parametrize(
     ("text", "parameters", "added", "days"),
     [
@@ -716,17 +723,15 @@ async def test_a_report_says_in_one_line_which_records_and_in_another_that_they_
     )["markdown"].replace("\\", "")
 
 
+NAIVE = "2025-06-01T12:00:00"
 KNOWN_GOALS = "known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens"
+WINDOW = {"since": None, "until": None, "label": "all records"}
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("reporting", {"data_helper": 5}, "the result of step 'data_helper' is an int; pass the step's output"),
-    (
-        "reporting",
-        {"triage": {"window": {"since": None}}},
-        "the window of step 'triage' is {'since': None}; it needs since",
-    ),
+    ("reporting", {"triage": {"window": {"since": None}}}, "the window of step 'triage' is {'since': None}; it needs"),
     (
         "goals_triage",
-        {"triage": {"window": {"since": None, "until": None, "label": "all records"}}},
+        {"triage": {"window": WINDOW}},
         "the result of step 'triage' has no 'focus'; pass the step's whole",
     ),
     ("goals_triage", {"goals": "all"}, f"goals 'all' is not a list of goals; {KNOWN_GOALS}"),
@@ -738,11 +743,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("corpus_admin", {"action": "drop"}, "action 'drop' is unknown; known: statistics, import, prune"),
     ("corpus_admin", {"action": ["prune"]}, "action ['prune'] is unknown; known: statistics, import, prune"),
-    (
-        "triage",
-        {"now": "2025-06-01T12:00:00"},
-        "now '2025-06-01T12:00:00' is not a time in ISO 8601 with an offset: it has",
-    ),
+    ("triage", {"now": NAIVE}, f"now '{NAIVE}' is not a time in ISO 8601 with an offset: it has"),
     ("data_helper", {"triage": {}}, "the result of step 'triage' has no 'window'; pass the step's whole output"),
 ]
 
