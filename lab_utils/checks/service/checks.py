@@ -199,8 +199,8 @@ CHECKS = (
     Check(
         name="service_stream_isolation",
         category="service",
-        claim="A stream brings its own session's events, each once, and nobody else's, also after it was dropped and "
-        "resumed, and whatever other streams were dropped.",
+        claim="A stream brings its own session's events, each once, and nobody else's, also beside another stream of "
+        "the session, after it was dropped and resumed, and whatever other streams were dropped.",
         protects="data",
         looks_like="A user's phone loses its network for a second, comes back, and shows the work of others.",
         body=_Late("leaving", "streams"),
@@ -210,6 +210,8 @@ CHECKS = (
             "LogOfTheId",
             "LogOutlivesSession",
             "ListenersOutliveSession",
+            "NewestDeviceAlone",
+            "ResumesFromTheLast",
             "StreamOfAllOnes",
             "LosesWhatWasMissed",
             "EndOfTheOldOne",

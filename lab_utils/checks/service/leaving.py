@@ -10,6 +10,8 @@ from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, no
 from lab_utils.judges.services import Listened, events_own, only_own
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session, Stream
+from lab_utils.values.canaries import mark
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["abandoned", "ended", "streams"]
@@ -392,6 +394,11 @@ async def streams(stage: Stage) -> None:
     await _until_brought(stage, people, second, missed)
     again = [_of(person, second[person.user], missed, is_whole=True) for person in people]
     trial.judge(events_own(again, [person.user for person in people], own_only))
+    for person in people if own_only else ():
+        known = {event.data for event in first[person.user].events if f"lab{mark(person.user)}x" in event.data}
+        repeated = [event.data for event in second[person.user].events if event.data in known]
+        sentence = f"a stream of {person.user!r} that resumed brought {counted(len(repeated), 'event')} once more"
+        trial.require(not (repeated and last.get(person.user)), "doubled-event", sentence, *repeated[:3])
     promises = service.promises
     if service.may("end") and promises.session_ids == "client" and promises.end_erases and promises.retention_s == 0:
         person, came = people[0], first[people[0].user].events
@@ -430,7 +437,12 @@ async def _back_too_early(stage: Stage, person: Person) -> None:
     if not (await new.opened()).is_done:
         # A server may allow one stream for a session.
         return
-    await person.write(session)
+    value = await person.write(session)
+    if await stage.brings(new, value):
+        # A server may end the stream that was there.
+        is_whole = await stage.brings(old, value) or not old.is_open
+        sentence = f"of two streams of one session of {person.user!r}, both open, one never brought an event"
+        stage.trial.require(is_whole, "lost-event", sentence, f"never brought {value}")
     await old.close()
     lost: list[str] = []
     # One after another: the server learns of the end while it works on one of them. Until then it may send to the old.

@@ -1044,6 +1044,20 @@ class LogOutlivesSession(Notes):
         return Session(id, user, log=logs.setdefault(self.key(user, id), []))
 
 
+class NewestDeviceAlone(Notes):
+    """The events of a session go to the newest of its streams; the others stay open."""
+
+    def listeners_of(self, session: Session) -> list[asyncio.Queue[tuple[int, str]]]:
+        return session.listeners[-1:]
+
+
+class ResumesFromTheLast(Notes):
+    """A stream goes on with the event that it names, not after it."""
+
+    def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
+        return [event for event in session.log if event[0] >= last]
+
+
 class ListenersOutliveSession(Notes):
     """The list of who listens is the user's and the id's, and is that of the next session of the id, too."""
 

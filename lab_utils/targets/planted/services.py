@@ -151,6 +151,8 @@ _ANOMALIES: Final = {
     "LogOfTheId": {"cross-user-event"},
     "LogOutlivesSession": {"kept-after-end"},
     "ListenersOutliveSession": {"kept-after-end"},
+    "NewestDeviceAlone": {"lost-event"},
+    "ResumesFromTheLast": {"doubled-event"},
     "StreamOfAllOnes": {"cross-session-data"},
     "EndEndsAllStreams": {"lost-event"},
     "EndOfTheOldOne": {"lost-event"},
