@@ -179,6 +179,7 @@ CHECKS = (
             "EndKeepsCounter",
             "EndOfLongOnesLater",
             "EndByPrefix",
+            "EndLogsOut",
             "EndForAllUsers",
             "WriteUndeletes",
             "SavedAgain",

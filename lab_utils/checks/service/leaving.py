@@ -182,6 +182,9 @@ async def ended(stage: Stage) -> None:
     beside = [(owner, kept, kept_value), (other, neighbour, neighbour_value)]
     if promises.session_ids == "client" and promises.identity != "none":
         beside += await _twins(owner, other, session)
+        answer = await owner.ask("read", session)
+        sentence = f"the end of one session took another one, of {owner.user!r}, with it"
+        trial.require(answer.holds(value), "ended-with-another", sentence, f"session {session.id}", str(answer))
     # A session with a history: an end that is put off until later, or erases the last value alone, leaves some of it.
     for _ in range(int(trial.parameters["requests_per_user"])):
         await owner.write(session)

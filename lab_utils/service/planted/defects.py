@@ -868,6 +868,14 @@ class EndByPrefix(Notes):
                 super().end(one)
 
 
+class EndLogsOut(Notes):
+    """An end takes all sessions of its user, as a logout does."""
+
+    def end(self, session: Session) -> None:
+        for one in [one for one in self.sessions.values() if one.user == session.user]:
+            super().end(one)
+
+
 class EndForAllUsers(Notes):
     """An end takes the sessions of its id, of every user."""
 

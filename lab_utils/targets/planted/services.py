@@ -134,6 +134,7 @@ _ANOMALIES: Final = {
     "EndKeepsCounter": {"kept-after-end"},
     "EndOfLongOnesLater": {"kept-after-end"},
     "EndByPrefix": {"ended-with-another"},
+    "EndLogsOut": {"ended-with-another"},
     "EndForAllUsers": {"ended-with-another"},
     "WriteUndeletes": {"kept-after-end"},
     "SavedAgain": {"kept-after-end"},
