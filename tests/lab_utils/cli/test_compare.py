@@ -13,7 +13,7 @@ import pytest
 from lab_utils.cli import main
 from lab_utils.cli.baseline import read_baseline
 from lab_utils.cli.plan import Setting
-from lab_utils.judges.baseline import Baseline, read_known
+from lab_utils.judges.baseline import Baseline
 from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Store, read_run, save_category, summaries
 from lab_utils.output.store.digests import digest_of
@@ -63,13 +63,6 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
     assert "findings new: 1\n  One user received data of another user." in back
 
 
-def test_two_runs_that_found_the_same_are_not_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = (made(tmp_path, result("first", failed(LEAK))) for _ in range(2))
-    out = said(["compare", one, two], tmp_path, 0, capsys)
-    assert "findings still there: 1" in out
-    assert "3 compared, 0 changed beyond noise" in out
-
-
 def test_a_run_that_is_not_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = made(tmp_path, result())
     assert main(["compare", one, "nothing", "--out", str(tmp_path), "--history", str(tmp_path / "h")]) == 2
@@ -115,21 +108,6 @@ def test_the_latest_baseline_is_a_run_of_the_same_target_and_profile_and_of_most
             history.add(digest_of(read_run(run.path)))
     assert latest("nowhere").source == f"run {whole}"
     assert latest("nowhere", "another").known == {}
-
-
-def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made(tmp_path, result("first", failed(LEAK)))
-    file = tmp_path / "known.toml"
-    words = ["baseline", "latest", str(file), "--reason", "ticket 7", "--expires", "2030-01-31"]
-    assert "1 known finding of" in said(words, tmp_path, 0, capsys)
-    (known,) = read_known(file.read_text(), "f").known.values()
-    assert (known.reason, known.expires, known.anomaly, known.check) == (
-        "ticket 7",
-        "2030-01-31",
-        "cross-user-data",
-        "first",
-    )
-    said([*words[:-1], "2030-02-31"], tmp_path, 2, capsys)
 
 
 def test_pruning_keeps_the_newest_and_those_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

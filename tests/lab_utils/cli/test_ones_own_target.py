@@ -42,48 +42,45 @@ def test_a_file_that_cannot_be_imported_by_its_name_is_refused(file: str, capsys
     assert "cannot be imported by its name" in capsys.readouterr().err
 
 
-def test_a_problem_is_printed_under_its_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = f"none_{tmp_path.name}"
-    Path(f"{name}.py").write_text(
-        "from lab_utils.target import BaseTarget\n"
-        "class T(BaseTarget):\n"
-        "    async def create(self, user, agent_type, **_): return object()\n"
-        "    async def run(self, handle, command): print('here')\n"
-    )
-    assert main(["check-target", f"{name}:T"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{name}:T has: create and run, no capability beside them"
-    problem = lines[lines.index("create()") + 1]
-    assert problem.startswith("  it returned <object object")
-    assert problem.endswith("return self.handle(user, agent_type, native)")
+TARGET = """
+import asyncio, os
+from lab_utils.target import BaseTarget
+from lab_utils.targets.skeleton import MyTarget
+class T({base}):
+    async def create(self, user, agent_type, **options):
+        {create}
+    async def run(self, handle, command):
+        return await super().run(handle, command)
+"""
 
 
-def test_a_target_that_ends_its_process_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = f"exits_{tmp_path.name}"
-    Path(f"{name}.py").write_text(
-        "import os\n"
-        "from lab_utils.target import BaseTarget\n"
-        "class T(BaseTarget):\n"
-        "    async def create(self, user, agent_type, **_): os._exit(3)\n"
-        "    async def run(self, handle, command): ...\n"
-    )
-    assert main(["check-target", f"{name}:T"]) == 1
-    assert "it exited with code 3" in capsys.readouterr().out
-
-
-def test_an_error_that_nobody_handles_is_printed_with_its_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("base", "create", "words"),
+    [
+        (
+            "BaseTarget",
+            "return object()",
+            [
+                ":T has: create and run, no capability beside them\n",
+                "\ncreate()\n  it returned <object object",
+                "return self.handle(user, agent_type, native)\n",
+            ],
+        ),
+        ("BaseTarget", "os._exit(3)", ["it exited with code 3"]),
+        (
+            "MyTarget",
+            "asyncio.get_running_loop().call_soon(int, 'no number'); return await super().create(user, agent_type)",
+            ["\nunhandled-error\n", "invalid literal for int() with base 10: 'no number'"],
+        ),
+    ],
+    ids=["no handle", "ends its process", "an error that nobody handles"],
+)
+def test_a_problem_is_printed_under_its_method_with_its_words(
+    base: str, create: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"callback_{tmp_path.name}"
-    Path(f"{name}.py").write_text(
-        "import asyncio\n"
-        "from lab_utils.targets.skeleton import MyTarget\n"
-        "class T(MyTarget):\n"
-        "    async def create(self, user, agent_type, **options):\n"
-        "        asyncio.get_running_loop().call_soon(int, 'no number')\n"
-        "        return await super().create(user, agent_type, **options)\n"
-    )
+    name = f"theirs_{tmp_path.name}"
+    Path(f"{name}.py").write_text(TARGET.format(base=base, create=create))
     assert main(["check-target", f"{name}:T"]) == 1
     out = capsys.readouterr().out
-    assert "\nunhandled-error\n" in out
-    assert "invalid literal for int() with base 10: 'no number'" in out
+    assert out.startswith(f"{name}:T has: ")
+    assert all(each in out for each in words), out

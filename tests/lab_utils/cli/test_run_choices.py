@@ -67,7 +67,9 @@ def test_a_file_of_known_findings_passes_until_its_last_day(
         words = ["--reason", "ticket 7", "--expires", str(expires)]
         assert main(["baseline", "latest", str(tmp_path / "known.toml"), *words]) == 0
         assert run("--baseline", str(tmp_path / "known.toml")) == code
+    assert main(["baseline", "latest", str(tmp_path / "known.toml"), "--reason", "r", "--expires", "2030-02-31"]) == 2
     out = capsys.readouterr().out
+    assert "1 known finding of" in out
     assert "ticket 7, until" in out
     assert f"EXPIRED cross-user-data in {NAMES[-1]}: known until" in out
 

@@ -118,9 +118,3 @@ def test_without_the_extra_it_says_in_one_line_what_is_missing() -> None:
     assert (ran.returncode, ran.stdout) == (3, "")
     (line,) = ran.stderr.splitlines()
     assert "pip install 'agent-registry-lab[server]'" in line
-
-
-def test_the_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    assert re.search(r"^ +serve +serve a registry", capsys.readouterr().out, re.MULTILINE)
