@@ -115,30 +115,10 @@ def test_code_python_and_packages_are_what_it_depends_on(tmp_path: Path, monkeyp
     assert digest() == seen[-1]
 
 
-def damage(path: Path) -> None:
-    path.write_text(path.read_text().replace("seen", "sewn"))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
 def rewrite(path: Path, **changed: Any) -> None:
     """A record that fits its digest."""
     record = msgspec.json.decode(json.dumps({**json.loads(path.read_text()), **changed}), type=_Record)
     path.write_bytes(msgspec.json.encode(replace(record, digest=calibrations._digest(record))))
-
-
-def foreign(path: Path) -> None:
-    rewrite(path, key="0" * 64)
-
-
-def newer(path: Path) -> None:
-    rewrite(path, format=99)
-
-
-def other_day(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "made_at": "2031-01-01T00:00:00+00:00"}))
 
 
 def of_another_seed(path: Path) -> None:
@@ -152,18 +132,28 @@ def of_another_seed(path: Path) -> None:
     assert path.read_bytes() != this
 
 
-def one_less(path: Path) -> None:
-    rewrite(path, results=json.loads(path.read_text())["results"][1:])
+def results(path: Path) -> list[str]:
+    kept: list[str] = json.loads(path.read_text())["results"]
+    return kept
 
 
-def not_caught(path: Path) -> None:
-    results = json.loads(path.read_text())["results"]
-    rewrite(path, results=[text.replace('"anomaly":"', '"anomaly":"other-') for text in results])
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "a word": lambda path: path.write_text(path.read_text().replace("seen", "sewn")),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "another day": lambda path: path.write_text(path.read_text().replace('"made_at":"20', '"made_at":"21')),
+    "another key": lambda path: rewrite(path, key="0" * 64),
+    "another format": lambda path: rewrite(path, format=99),
+    "another seed": of_another_seed,
+    "one less": lambda path: rewrite(path, results=results(path)[1:]),
+    "not caught": lambda path: rewrite(
+        path, results=[text.replace('"anomaly":"', '"anomaly":"other-') for text in results(path)]
+    ),
+}
 
 
-@pytest.mark.parametrize("change", [damage, cut, foreign, newer, other_day, of_another_seed, one_less, not_caught])
+@pytest.mark.parametrize("change", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_or_foreign_record_is_not_believed(
-    made: list[dict[str, Any]], tmp_path: Path, change: Callable[[Path], None]
+    made: list[dict[str, Any]], tmp_path: Path, change: Callable[[Path], Any]
 ) -> None:
     ask(tmp_path)
     before = only(tmp_path).read_bytes()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import cProfile
+import inspect
 import itertools
 import pstats
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,8 @@ from lab_utils.target import (
     Delivered,
     EndReport,
     Handle,
-    Recipe,
     Refusal,
     Refused,
-    Row,
     Subscription,
     Target,
 )
@@ -48,26 +47,28 @@ def run(check: str, target: type[ReferenceTarget] | str, **parameters: int | str
     return run_check(check, target=target, parameters=parameters, stuck_after=PATIENCE_S, in_process=True)
 
 
-class NeverStarts(ReferenceTarget):
-    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
-        raise ConnectionError("no database at port 5432")
+def instead(call: str, end: Callable[[], Any]) -> type[ReferenceTarget]:
+    """A target whose one call always ends so."""
+    if not inspect.iscoroutinefunction(getattr(ReferenceTarget, call)):
+        return type("Broken", (ReferenceTarget,), {call: lambda *_, **__: end()})
+
+    async def ends(*_: object, **__: object) -> Any:
+        return end()
+
+    return type("Broken", (ReferenceTarget,), {call: ends})
 
 
-class NeverCreates(ReferenceTarget):
-    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
-        raise ConnectionError("no database at port 5432")
+def failing(call: str, error: type[BaseException], *words: object) -> type[ReferenceTarget]:
+    """A target whose one call always raises this error."""
+
+    def fail() -> None:
+        raise error(*words)
+
+    return instead(call, fail)
 
 
-class RefusesEverybody(ReferenceTarget):
-    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
-        raise Refused(Refusal.INVALID_USER, f"{user!r} is not in the directory")
-
-
-class NeverRuns(ReferenceTarget):
-    async def run(self, handle: Handle, command: Command) -> Any:
-        raise ConnectionError("no database at port 5432")
-
-
+NO_DATABASE = (ConnectionError, "no database at port 5432")
+UNKNOWN_USER = (Refused, Refusal.INVALID_USER, "'first-user' is not in the directory")
 APPLIES = [name for name, check in CHECKS.items() if not check.lacking(ReferenceTarget.capabilities)]
 
 
@@ -75,10 +76,13 @@ APPLIES = [name for name, check in CHECKS.items() if not check.lacking(Reference
 @pytest.mark.parametrize(
     ("target", "what"),
     [
-        (NeverStarts, "the target cannot be started, with ConnectionError: no database at port 5432"),
-        (NeverCreates, "every create fails, with ConnectionError: no database at port 5432"),
-        (RefusesEverybody, "every create fails, with Refused: 'first-user' is not in the directory"),
-        (NeverRuns, "every run fails, with ConnectionError: no database at port 5432"),
+        (
+            failing("start", *NO_DATABASE),
+            "the target cannot be started, with ConnectionError: no database at port 5432",
+        ),
+        (failing("create", *NO_DATABASE), "every create fails, with ConnectionError: no database at port 5432"),
+        (failing("create", *UNKNOWN_USER), "every create fails, with Refused: 'first-user' is not in the directory"),
+        (failing("run", *NO_DATABASE), "every run fails, with ConnectionError: no database at port 5432"),
     ],
 )
 def test_one_cause_is_one_finding_in_every_check(check: str, target: type[ReferenceTarget], what: str) -> None:
@@ -92,77 +96,45 @@ def test_one_cause_is_one_finding_in_every_check(check: str, target: type[Refere
     assert result.duration_s < SOON_S
 
 
-class AnswersNothing(ReferenceTarget):
-    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
-        return cast(Handle, None)
-
-
-class RunsNothing(ReferenceTarget):
-    async def run(self, handle: Handle, command: Command) -> Any:
-        return None
-
-
-class RaisesPastException(ReferenceTarget):
-    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
-        raise BaseExceptionGroup("no database", [GeneratorExit()])
-
-
-class NeverEnds(ReferenceTarget):
-    async def end(self, user: str) -> EndReport:
-        raise ConnectionError("no database at port 5432")
-
-
-class NeverFinds(ReferenceTarget):
-    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
-        raise KeyError(user)
-
-
-class NeverSubscribes(ReferenceTarget):
-    def subscribe(self, user: str) -> Subscription:
-        raise ConnectionError("no broker at port 6379")
+CLEANUP, LIFE = "resource_cleanup_after_user_session_termination", "agent_lifecycle_management_per_user"
 
 
 @pytest.mark.parametrize(
-    ("target", "what"),
+    ("check", "target", "what"),
     [
-        (AnswersNothing, "every create fails, with WrongAnswer: create returned None; the contract requires Handle"),
-        (RunsNothing, "every run fails, with TypeError: run returned None for the command collect"),
-        (RaisesPastException, "every create fails, with BaseExceptionGroup: no database"),
-        (NeverEnds, "every end fails, with ConnectionError: no database at port 5432"),
-        (NeverFinds, "every lookup fails, with KeyError: 'first-user'"),
-        (NeverSubscribes, "every subscription fails, with ConnectionError: no broker at port 6379"),
+        (
+            CLEANUP,
+            instead("create", lambda: None),
+            "create fails, with WrongAnswer: create returned None; the contract requires Handle",
+        ),
+        (CLEANUP, instead("run", lambda: None), "run fails, with TypeError: run returned None for the command collect"),
+        (
+            CLEANUP,
+            failing("create", BaseExceptionGroup, "no database", [GeneratorExit()]),
+            "create fails, with BaseExceptionGroup: no database",
+        ),
+        (CLEANUP, failing("end", *NO_DATABASE), "end fails, with ConnectionError: no database at port 5432"),
+        (CLEANUP, failing("get", KeyError, "first-user"), "lookup fails, with KeyError: 'first-user'"),
+        (
+            CLEANUP,
+            failing("subscribe", ConnectionError, "no broker"),
+            "subscription fails, with ConnectionError: no broker",
+        ),
+        (LIFE, failing("reset", KeyError, "sessions"), "reset fails, with KeyError: 'sessions'"),
+        (LIFE, failing("get_or_create", KeyError, "sessions"), "get_or_create fails, with KeyError: 'sessions'"),
     ],
+    ids=["no-agent", "no-answer", "past-exception", "end", "lookup", "subscription", "reset", "get-or-create"],
 )
 def test_a_call_that_always_fails_is_the_one_finding_of_a_check_that_needs_it(
-    target: type[ReferenceTarget], what: str
+    check: str, target: type[ReferenceTarget], what: str
 ) -> None:
-    (finding,) = run("resource_cleanup_after_user_session_termination", target).verdict.findings
+    (finding,) = run(check, target).verdict.findings
     assert finding.anomaly == "failed-operation"
-    assert finding.sentence.startswith(what), finding.sentence
-
-
-class NeverResets(ReferenceTarget):
-    async def reset(self, user: str) -> int:
-        raise KeyError("sessions")
-
-
-class NeverFindsOrMakes(ReferenceTarget):
-    async def get_or_create(
-        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
-    ) -> Handle:
-        raise KeyError("sessions")
-
-
-@pytest.mark.parametrize(("target", "call"), [(NeverResets, "reset"), (NeverFindsOrMakes, "get_or_create")])
-def test_a_reset_that_always_fails_is_the_one_finding_of_a_check_of_life_cycles(
-    target: type[ReferenceTarget], call: str
-) -> None:
-    (finding,) = run("agent_lifecycle_management_per_user", target).verdict.findings
-    assert finding.sentence.startswith(f"every {call} fails, with KeyError: 'sessions'"), finding.sentence
+    assert finding.sentence.startswith(f"every {what}"), finding.sentence
 
 
 def test_a_call_that_always_fails_does_not_matter_to_a_check_that_does_not_need_it() -> None:
-    assert run(ANY, NeverFinds).outcome is Outcome.PASS
+    assert run(ANY, failing("get", KeyError, "first-user")).outcome is Outcome.PASS
 
 
 class TakesNoColon(ReferenceTarget):
@@ -256,47 +228,39 @@ def test_ids_that_fail_are_one_finding_and_the_check_goes_on_with_others(
     assert result.measurements
 
 
-class FailsEverySecondRun(ReferenceTarget):
+class EverySecondRun(ReferenceTarget):
+    """Every second run ends as `instead` does."""
+
     ran = 0
+    instead: Callable[[], Any]
 
     async def run(self, handle: Handle, command: Command) -> Any:
         self.ran += 1
-        if self.ran % 2:
-            raise ConnectionError("no database at port 5432")
-        return await super().run(handle, command)
+        return await super().run(handle, command) if self.ran % 2 else type(self).instead()
+
+
+def no_database() -> None:
+    raise ConnectionError("no database at port 5432")
+
+
+def every_second_run(end: Callable[[], Any]) -> type[ReferenceTarget]:
+    return type("Wrong", (EverySecondRun,), {"instead": staticmethod(end)})
 
 
 def test_after_a_failure_of_the_targets_own_nothing_is_waited_for_long() -> None:
-    result = run("multi_tenant_agent_execution_boundaries", FailsEverySecondRun)
+    result = run("multi_tenant_agent_execution_boundaries", every_second_run(no_database))
     assert {finding.anomaly for finding in result.verdict.findings} == {"failed-operation"}
     assert result.duration_s < SOON_S
 
 
-class RunsNothingEverySecondTime(ReferenceTarget):
-    ran = 0
-
-    async def run(self, handle: Handle, command: Command) -> Any:
-        self.ran += 1
-        return await super().run(handle, command) if self.ran % 2 else None
-
-
 def test_a_run_that_is_over_is_not_waited_for_to_begin() -> None:
-    check = "bridge_communication_validation_per_user"
-    result = run(check, RunsNothingEverySecondTime, users=3)
+    result = run("bridge_communication_validation_per_user", every_second_run(lambda: None), users=3)
     assert any("its agent never began" in finding.sentence for finding in result.verdict.findings)
     assert result.duration_s < SOON_S
 
 
-class AnswersEverySecondRunWrongly(ReferenceTarget):
-    ran = 0
-
-    async def run(self, handle: Handle, command: Command) -> Any:
-        self.ran += 1
-        return await super().run(handle, command) if self.ran % 2 else "wrong"
-
-
 def test_an_agent_that_answers_wrongly_is_not_waited_for_as_if_it_were_gone() -> None:
-    result = run("agent_and_user_limit_enforcement", AnswersEverySecondRunWrongly)
+    result = run("agent_and_user_limit_enforcement", every_second_run(lambda: "wrong"))
     assert "wrong-answer" in {finding.anomaly for finding in result.verdict.findings}
     assert result.duration_s < SOON_S
 
