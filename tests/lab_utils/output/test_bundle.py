@@ -16,7 +16,7 @@ from lab_utils.cli import main
 from lab_utils.output import pages
 from lab_utils.output.pages import bundle as bundling
 from lab_utils.output.pages.bundle import bundle
-from lab_utils.output.store import CategoryResults, Store, StoreError, save_category
+from lab_utils.output.store import CategoryResults, Store, save_category
 from lab_utils.values.profiles import CATEGORIES
 from tests.browser import browsing, chromium
 from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
@@ -84,13 +84,6 @@ def test_the_largest_data_are_left_out_where_there_is_no_room(
     assert f"notebooks/{NOTEBOOK}.html" in held(made.page)
     assert main(["bundle", str(run), "--file", str(tmp_path / "b.html")]) == 0
     assert "is left out" in capsys.readouterr().err
-
-
-def test_a_run_without_a_report_is_said(tmp_path: Path) -> None:
-    opened = Store(tmp_path).begin(about())
-    with pytest.raises(StoreError, match="has no report"):
-        bundle(opened.folder)
-    assert main(["bundle", str(opened.folder)]) == 2
 
 
 def test_an_archive_holds_the_whole_folder(run: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -230,13 +229,6 @@ def test_no_claim_contradicts_the_verdict() -> None:
         assert "good" not in shown(chart).remark.replace("good: ", "")
     for draw in OF_SAMPLES:
         assert "FAIL" not in shown(draw(frames.samples("r1", done[:1]))).claim
-
-
-def test_the_verdicts_of_samples_are_kept_on_disk(tmp_path: Path) -> None:
-    done = [result(verdict=failed(Finding("\ud800", "it is so", ("y",))), samples=counts(after=1))]
-    path = tmp_path / "samples.parquet"
-    frames.samples("r1", done).to_parquet(path)
-    assert "verdict FAIL" in shown(charts.object_counts(pd.read_parquet(path))).claim
 
 
 def test_a_slope_is_drawn_with_its_interval() -> None:

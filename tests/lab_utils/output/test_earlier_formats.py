@@ -66,7 +66,10 @@ def test_an_earlier_run_is_compared_with_one_of_today(
     assert [change.change for change in made.findings] == [Change.STILL]
     assert (made.why_not, len(made.measured)) == ("", 9)
     assert main(["compare", str(folder), str(now)]) == 0
-    assert "not worse" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not worse" in out
+    assert "findings still there: 1" in out
+    assert "9 compared, 0 changed beyond noise" in out
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)

@@ -57,24 +57,28 @@ def published(
     *,
     status: str = "passed",
     notebook: str = "ok",
+    **fields: Any,
 ) -> OpenRun:
-    run = Store(tmp_path).begin(about(*(found.check for found in results), "never_run"))
+    """The report of a run with these results, and with a check that never ran."""
+    run = Store(tmp_path).begin({**about(*(found.check for found in results), "never_run"), **fields})
     save_category(run.folder, CategoryResults(CATEGORY, True, results, calibrations))
     run.note(notebooks={CATEGORY: {"status": notebook, "seconds": 1.5, "message": "as it was"}})
     pages.publish(run, status)
     return run
 
 
+def page_and_summary(run: OpenRun) -> list[str]:
+    return [Page((run.folder / name).read_text()).text for name in ("index.html", "summary.md")]
+
+
 def test_the_page_says_which_calibrations_were_not_made_in_this_run(tmp_path: Path) -> None:
     kept = replace(calibration("second"), made_at="2026-01-02T03:04:05+00:00", made_by="earlier")
-    run = Store(tmp_path).begin(about("first", "second"))
+    run = published(tmp_path, (result("first"), result("second")))
     own = replace(calibration("first"), made_at="2026-02-02T03:04:05+00:00", made_by=run.run_id)
     save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"), result("second")), (own, kept)))
     pages.publish(run, "passed")
-    words = "1 were run in this run. 1 were not run again"
-    for name in ("index.html", "summary.md"):
-        text = Page((run.folder / name).read_text()).text
-        assert words in text
+    for text in page_and_summary(run):
+        assert "1 were run in this run. 1 were not run again" in text
         assert f"{moment(kept.made_at)} by run earlier (1)" in text
 
 
@@ -85,23 +89,15 @@ def test_the_page_says_which_calibrations_were_not_made_in_this_run(tmp_path: Pa
 def test_the_page_says_whether_every_planted_registry_was_run(
     tmp_path: Path, named: dict[str, Any], is_every: bool
 ) -> None:
-    run = Store(tmp_path).begin({**about("first"), **named})
-    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), (calibration("first"),)))
-    pages.publish(run, "passed")
-    for name in ("index.html", "summary.md"):
-        text = Page((run.folder / name).read_text()).text
+    for text in page_and_summary(published(tmp_path, (result("first"),), (calibration("first"),), **named)):
         assert ("one for each anomaly that is planted for a check; --calibrate all runs every one" in text) != is_every
 
 
 def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> None:
-    run = Store(tmp_path).begin({**about("first"), "calibrate": "never"})
-    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), ()))
-    pages.publish(run, "passed")
-    page = Page((run.folder / "index.html").read_text()).text
+    page, summary = page_and_summary(published(tmp_path, (result("first"),), calibrate="never"))
     assert "switched off (--calibrate never), so this run is not calibrated" in page
     assert "No check was calibrated" in page
-    assert "0 of 0" not in page
-    assert "0 of 0" not in (run.folder / "summary.md").read_text()
+    assert "0 of 0" not in page + summary
 
 
 def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path) -> None:
@@ -137,7 +133,7 @@ def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
     again = Finding("leak", "again and again", ("one caller", "replay: registry-lab replay rl2~token"))
     findings = (*many, again, Finding("race", "the other one", ("w",)))
     run = published(tmp_path, (result("first", failed(*findings)),), status="findings")
-    for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+    for text in page_and_summary(run):
         # The one that can be replayed step by step first.
         assert [f"number {n}." in text for n in range(4)] == [True, True, False, False]
         assert "again and again" in text
@@ -152,7 +148,7 @@ def test_a_cause_names_the_one_in_another_check_from_which_it_may_follow(tmp_pat
         return result(check, failed(Finding(anomaly, "it was seen", ("w",))))
 
     run = published(tmp_path, (found("first", "shared-object"), found("second", "wrong-answer")), status="findings")
-    for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+    for text in page_and_summary(run):
         (number,) = re.findall(r"It may follow from cause (\d), \W*shared-object\W*, which other checks found", text)
         assert re.search(rf"Cause {number}: (?:shared-object|Two users share an object)", text)
 
@@ -288,18 +284,20 @@ def test_a_summary_is_short_whatever_was_found(tmp_path: Path) -> None:
     assert text.index(b"Cause 1") < text.index(b"Cause 2")
 
 
-def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:
-    run = published(tmp_path, (result(),), status="error", notebook="dead-kernel")
-    text = Page((run.folder / "index.html").read_text()).text
-    assert "The lab itself failed" in text
-    assert "user_isolation ended as dead-kernel: as it was" in text
-
-
-def test_an_interrupted_run_names_what_was_cut_off_and_how_to_go_on(tmp_path: Path) -> None:
-    run = published(tmp_path, (result(),), status="cancelled", notebook="cancelled")
-    text = Page((run.folder / "index.html").read_text()).text
-    assert f"Cut off: user_isolation; registry-lab run --resume {run.run_id} makes what is missing." in text
-    assert "ended as cancelled" not in text
+@pytest.mark.parametrize(
+    ("status", "notebook", "words"),
+    [
+        ("error", "dead-kernel", ["The lab itself failed", "user_isolation ended as dead-kernel: as it was"]),
+        ("cancelled", "cancelled", ["Cut off: user_isolation; registry-lab run --resume {run} makes what is missing."]),
+    ],
+)
+def test_a_run_that_did_not_end_well_says_which_notebook_and_what_to_do(
+    tmp_path: Path, status: str, notebook: str, words: list[str]
+) -> None:
+    run = published(tmp_path, (result(),), status=status, notebook=notebook)
+    text = page_and_summary(run)[0]
+    assert all(each.format(run=run.run_id) in text for each in words)
+    assert ("ended as" in text) == (status == "error")
 
 
 def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
@@ -397,11 +395,6 @@ def test_papermills_remarks_on_a_cell_that_failed_are_the_reports_own_words(tmp_
     assert "encountered an exception" not in html
     assert "The cell that ended this notebook gives the reason." in Page(html).text
     assert html.count('href="#papermill-error-cell"') == html.count('id="papermill-error-cell"') == 1
-
-
-def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
-    with pytest.raises(KeyError):
-        published(tmp_path, (result(),), status="splendid")
 
 
 def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Path) -> None:

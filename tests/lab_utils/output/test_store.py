@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ from lab_utils.output.store import (
 from lab_utils.output.store.history import open_history
 from lab_utils.values.result import Budget, CheckResult, Measurement
 from lab_utils.values.verdict import Finding, Outcome
-from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, op, result
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, op, record, result
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -113,28 +114,16 @@ def test_an_interrupted_run_is_listed_as_such_and_never_latest(tmp_path: Path) -
     assert find_run(tmp_path).name == finished.run_id
 
 
-def test_a_run_that_was_killed_between_its_last_word_and_its_renaming_is_no_finished_one(tmp_path: Path) -> None:
-    Store(tmp_path).begin(about()).note(status="passed")
-    assert [run.state for run in summaries(tmp_path)] == ["interrupted"]
-
-
-# As the version before wrote it, when the run had ended.
-OLD_RECORD = (
-    '{"format": 1, "run_id": "r1", "status": "passed", "started_at": "2026-11-28T06:21:50+00:00", "finished_at": '
-    '"2026-11-28T06:21:56+00:00", "command": "registry-lab run user_isolation --seed 7", "target": "agent_registry", '
-    '"profile": "smoke", "seed": 7, "categories": ["user_isolation"], "parameters": {"user_isolation": {"users": 8, '
-    '"patience": 30}}, "catalog": [{"name": "user_isolation", "question": "Can it?", "notebook": "01.ipynb"}], '
-    '"checks": [{"check": "first", "category": "user_isolation", "claim": "c", "looks_like": "an outage", "protects": '
-    '"p"}], "files": {"user_isolation": "01.ipynb"}, "kernel_mode": "spawned", "provenance": {"git": {"commit": "01", '
-    '"clean": false}, "python": "3.11.0", "implementation": "CPython", "packages": {"pandas": "3.1"}, "machine": '
-    '{"system": "Linux", "release": "6", "architecture": "x86_64", "processor": null, "cpus": 2, "memory_bytes": '
-    '8589934592}}, "process": {"pid": 32246, "created": 1795846908.61}, "notebooks": {"user_isolation": {"status": '
-    '"ok", "seconds": 1.0, "message": ""}}, "outcomes": {"UNKNOWN": 1}, "calibrated": {"planted": 0, "caught": 0}}'
+FINISHED = record(
+    status="passed",
+    started_at="2026-11-28T06:21:50+00:00",
+    finished_at="2026-11-28T06:21:56+00:00",
+    outcomes={"PASS": 1},
 )
 
 
 def damaged(**fields: object) -> str:
-    return json.dumps({**json.loads(OLD_RECORD), **fields})
+    return json.dumps({**FINISHED, **fields})
 
 
 @pytest.mark.parametrize(
@@ -212,23 +201,24 @@ def test_no_pipe_in_the_place_of_a_record_blocks_a_reader(tmp_path: Path) -> Non
     run.write_frames(frames.frames_of(run.run_id, [result()]))
     folder = run.finish("passed", runs_page)
     history = open_history(str(tmp_path / "history"))
-    for record in (
+    for pipe in (
         *(folder / name for name in ("digest.json", f"results/{CATEGORY}.json", "index.html", "notebooks/n.html")),
         *(folder / f"frames/{name}.parquet" for name in ("operations", "findings")),
         tmp_path / "history" / "r.json",
         tmp_path / "outputs" / "grid-1" / "grid.json",
         tmp_path / "outputs" / "r1" / "run.json",
     ):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
-        os.mkfifo(record)
+        pipe.parent.mkdir(parents=True, exist_ok=True)
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe)
     assert {one.run_id: (one.state, one.digest) for one in summaries(tmp_path / "outputs")} == {
         run.run_id: ("passed", None),
         "r1": ("unreadable", None),
         "grid-1": ("unreadable", None),
     }
     assert "regular file" in runs_page(summaries(tmp_path / "outputs"))
-    assert read_run(folder).results[0].verdict.outcome is Outcome.UNKNOWN
+    (unread,) = read_run(folder).results
+    assert (unread.outcome, f"{CATEGORY}.json" in unread.verdict.reason) == (Outcome.UNKNOWN, True)
     with pytest.raises(StoreError, match="no report"):
         bundle(folder)
     (folder / "index.html").unlink()
@@ -240,17 +230,23 @@ def test_no_pipe_in_the_place_of_a_record_blocks_a_reader(tmp_path: Path) -> Non
     assert Store(tmp_path / "outputs").prune(1, runs_page) == []
 
 
-@pytest.mark.parametrize("process", [{"pid": -1, "created": 1}, {"pid": 10**30, "created": 1.0}])
-def test_the_process_of_a_running_run_may_be_any_number(tmp_path: Path, process: dict[str, float]) -> None:
-    Store(tmp_path).begin(about()).note(process=process)
-    assert [found.state for found in summaries(tmp_path)] == ["interrupted"]
+@pytest.mark.parametrize(
+    "noted",
+    [{"status": "passed"}, {"process": {"pid": -1, "created": 1}}, {"process": {"pid": 10**30, "created": 1.0}}],
+    ids=["killed between its last word and its renaming", "no process", "no number of a process"],
+)
+def test_a_run_that_nobody_works_at_and_that_was_not_renamed_is_interrupted(
+    tmp_path: Path, noted: dict[str, Any]
+) -> None:
+    Store(tmp_path).begin(about()).note(**noted)
+    assert [run.state for run in summaries(tmp_path)] == ["interrupted"]
 
 
-def test_a_run_of_the_version_before_is_read_and_keeps_what_others_have_added(tmp_path: Path) -> None:
+def test_a_record_keeps_what_others_have_added(tmp_path: Path) -> None:
     (tmp_path / "r1").mkdir()
-    (tmp_path / "r1" / "run.json").write_text(OLD_RECORD.replace("{", '{"theirs": [1], ', 1))
+    (tmp_path / "r1" / "run.json").write_text(damaged(theirs=[1]))
     assert [found.state for found in summaries(tmp_path)] == ["passed"]
-    assert read_run(tmp_path / "r1").about == {"theirs": [1], **json.loads(OLD_RECORD)}
+    assert read_run(tmp_path / "r1").about == {**FINISHED, "theirs": [1]}
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
@@ -350,13 +346,6 @@ def test_a_results_file_that_does_not_fit_is_refused_with_its_name_and_the_place
         load_category(tmp_path, CATEGORY)
 
 
-def test_what_did_not_pass_is_named() -> None:
-    found = CategoryResults(
-        CATEGORY, True, (result("good"), result("bad", failed())), (calibration(), calibration(caught=False))
-    )
-    assert found.not_passed() == ["bad", "SharedDispatcher"]
-
-
 def test_a_check_without_a_result_is_unknown_and_stays_in_its_place(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(about("first", "second", "third"))
     save_category(run.folder, CategoryResults(CATEGORY, False, (result("second"),), ()))
@@ -368,14 +357,6 @@ def test_a_check_without_a_result_is_unknown_and_stays_in_its_place(tmp_path: Pa
         ("third", Outcome.UNKNOWN),
     ]
     assert "dead-kernel" in read.results[0].verdict.reason
-
-
-def test_a_damaged_results_file_makes_its_checks_unknown(tmp_path: Path) -> None:
-    run = Store(tmp_path).begin(about())
-    run.write(f"results/{CATEGORY}.json", '{"results": [')
-    (found,) = run.read().results
-    assert found.outcome is Outcome.UNKNOWN
-    assert f"{CATEGORY}.json" in found.verdict.reason
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
