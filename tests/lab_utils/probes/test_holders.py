@@ -25,6 +25,7 @@ from lab_utils.probes.holders import chain_to, explained, held_by
 from lab_utils.probes.leftovers import Before, growing, most_held
 from lab_utils.probes.paths import step
 from lab_utils.probes.reachability import survey
+from tests.lab_utils.probes.test_reachability import closure, error, generator
 
 
 class Thing:
@@ -68,33 +69,6 @@ def expire(*_: object) -> None:
     """A timer's callback."""
 
 
-def in_closure(held: object) -> None:
-    def run() -> object:
-        return held
-
-    SHELF.append(run)
-
-
-def in_traceback(held: object) -> None:
-    def failing(kept: object) -> None:
-        raise ValueError(type(kept))
-
-    try:
-        failing(held)
-    except ValueError as error:
-        SHELF.append(error)
-
-
-def in_generator(held: object) -> None:
-    def run(kept: object) -> Iterator[object]:
-        yield None
-        yield kept
-
-    made = run(held)
-    next(made)
-    SHELF.append(made)
-
-
 def in_task(held: object) -> None:
     SHELF.append(asyncio.create_task(waiting(Slotted(held)), name="the watcher"))
 
@@ -131,10 +105,10 @@ HELD: dict[str, tuple[Callable[[object], object], str]] = {
     "default argument": (remember, f"{__name__}.remember<default seen>[0] -> "),
     "thread local": (lambda held: setattr(LOCAL, "current", held), f"{__name__}.LOCAL.current -> "),
     "finalizer": (lambda held: weakref.finalize(held, expire, held), "weakref.finalize._registry[<finalize "),
-    "closure": (in_closure, f"{SHELF_NAME}[0]<closure held> -> "),
-    "traceback": (in_traceback, f"{SHELF_NAME}[0].__traceback__<frame in_traceback"),
+    "closure": (lambda held: SHELF.append(closure(held)), f"{SHELF_NAME}[0]<closure held> -> "),
+    "traceback": (lambda held: SHELF.append(error(held)), f"{SHELF_NAME}[0].__traceback__<frame error"),
     "bound method": (lambda held: SHELF.append(held.method), f"{SHELF_NAME}[0].__self__ -> "),  # type: ignore[attr-defined]
-    "generator": (in_generator, f"{SHELF_NAME}[0]<local kept> -> "),
+    "generator": (lambda held: SHELF.append(generator(held)), f"{SHELF_NAME}[0]<local kept> -> "),
     "task": (in_task, "task 'the watcher' (waiting)<coroutine><local _>.held -> "),
     "timer": (in_timer, f"timer ({__name__}.expire)._args[0] -> "),
     "timer's context": (in_timers_context, f"timer ({__name__}.expire)._context[contextvar current] -> "),

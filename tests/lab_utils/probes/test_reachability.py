@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextvars
 import dataclasses
 import enum
@@ -527,6 +528,14 @@ def test_what_classes_and_modules_hold_of_their_own_is_no_finding() -> None:
     finally:
         Remembering.shelf.clear()
     assert found.in_code == ()
+
+
+def test_what_ipython_keeps_among_the_builtins_is_no_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "what_a_cell_answered", ["answered<ann>"], raising=False)
+    assert globals()["__builtins__"] is vars(builtins)
+    roots = {user: {"agent": Remembering()} for user in USERS}
+    # A text of its own: the module leads to pytest's session, which holds the canaries of other tests.
+    assert survey(roots, text="answered<", modules=own_modules).in_code == ()
 
 
 def test_the_walk_leaves_the_collector_as_it_was_and_frees_what_it_held() -> None:
