@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from lab_utils.judges.admission import Attempt, let_in_by_token
+from lab_utils.target import Delivered
 from lab_utils.values.verdict import Outcome
 
 
-@dataclass(frozen=True)
-class Event:
-    user: str
-    seq: int = 1
-    type: str = "agent_thinking"
-    agent: str = "helper"
-    run: str = "run-1"
-    body: str = "{}"
-    stream: str = "s"
-    thread: str = "main"
-    agent_id: str = "a"
-    greeted: str = "s"
-    flaws: tuple[tuple[str, str], ...] = ()
+def event(user: str, body: str = "{}") -> Delivered:
+    return Delivered(user, 1, "agent_thinking", "helper", "run-1", body, "s", "main", "a", "s")
 
 
 CANARY = json.dumps({"thought": "canary<bob|thought|1>"})
 TOKEN = "eyJzdWIiOiJhbm4ifQ.signature"
-OWN = Attempt("a client that names another user", "ann", "bob", None, "token-not-bound", True, None, (Event("ann"),))
+OWN = Attempt("a client that names another user", "ann", "bob", None, "token-not-bound", True, None, (event("ann"),))
 REFUSED = Attempt("a client with an expired token", "", "bob", 4403, "token-not-bound", False, 4403, ())
 
 
 @pytest.mark.parametrize(
     ("attempt", "anomaly"),
     [
-        (replace(OWN, events=(Event("ann"), Event("bob"))), "token-not-bound"),
-        (replace(OWN, anomaly="foreign-event", events=(Event("bob"),)), "foreign-event"),
-        (replace(OWN, events=(Event("ann", body=CANARY),)), "token-not-bound"),
+        (replace(OWN, events=(event("ann"), event("bob"))), "token-not-bound"),
+        (replace(OWN, anomaly="foreign-event", events=(event("bob"),)), "foreign-event"),
+        (replace(OWN, events=(event("ann", body=CANARY),)), "token-not-bound"),
         (replace(REFUSED, greeted=True, code=None), "bad-token-accepted"),
-        (replace(REFUSED, events=(Event("bob"),)), "bad-token-accepted"),
+        (replace(REFUSED, events=(event("bob"),)), "bad-token-accepted"),
         (replace(OWN, with_victims_stream=True), "wrong-stream"),
         (replace(REFUSED, code=4402), "wrong-refusal"),
         (replace(REFUSED, code=None), "wrong-refusal"),

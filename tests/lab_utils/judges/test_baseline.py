@@ -56,9 +56,9 @@ def test_a_run_as_baseline_knows_its_findings_and_its_measurements() -> None:
 def test_a_file_that_was_written_reads_back() -> None:
     text = written_known([("a", found("x")), ("b", found("y"))], 'a "quoted" \\ reason\n\x1b é', "2026-12-31")
     baseline = read_known(text, "f")
-    assert [(each.fingerprint, each.check, each.expires) for each in baseline.known.values()] == [
-        ("x", "a", "2026-12-31"),
-        ("y", "b", "2026-12-31"),
+    assert [(each.fingerprint, each.check, each.anomaly, each.expires) for each in baseline.known.values()] == [
+        ("x", "a", "double-activation", "2026-12-31"),
+        ("y", "b", "double-activation", "2026-12-31"),
     ]
     assert baseline.known["x"].reason == 'a "quoted" \\ reason\n\x1b é'
 

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab_utils.judges.delivery import Received, crossings, exactly_its_own
 from lab_utils.judges.speech import Said, said_by
+from lab_utils.target import Delivered
 from lab_utils.values.verdict import Outcome
-
-
-@dataclass(frozen=True)
-class Event:
-    user: str
-    seq: int
-    type: str
-    agent: str
-    run: str
-    body: str
-    stream: str = ""
-    thread: str = ""
-    agent_id: str = ""
-    greeted: str = ""
-    flaws: tuple[tuple[str, str], ...] = ()
-
 
 SAID = (
     *said_by("helper", "think", {"thoughts": ["canary<ann|a|1>", "canary<ann|a|2>"]}),
@@ -36,18 +21,18 @@ SAID = (
 )
 
 
-def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Event]:
+def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Delivered]:
     """The events exactly as they were said; a payload of a tool call may bear its number beside."""
     events = []
     for seq, one in enumerate(said, first):
         payload = json.loads(one.told)
         if one.type.startswith("tool_"):
             payload = {**payload, "call": 1, **more}
-        events.append(Event("ann", seq, one.type, one.agent, "run-1", json.dumps(payload, ensure_ascii=False)))
+        events.append(Delivered("ann", seq, one.type, one.agent, "run-1", json.dumps(payload, ensure_ascii=False)))
     return events
 
 
-def received(events: Sequence[Event], said: Sequence[Said] = SAID, **more: Any) -> Received:
+def received(events: Sequence[Delivered], said: Sequence[Said] = SAID, **more: Any) -> Received:
     return Received("phone", "ann", events, said, **more)
 
 
@@ -57,23 +42,23 @@ def anomalies(*clients: Received) -> set[str]:
     return {finding.anomaly for finding in verdict.findings}
 
 
-def numbered(events: Sequence[Event]) -> list[Event]:
+def numbered(events: Sequence[Delivered]) -> list[Delivered]:
     return [replace(event, seq=seq) for seq, event in enumerate(events, 1)]
 
 
-def swapped(events: list[Event]) -> list[Event]:
+def swapped(events: list[Delivered]) -> list[Delivered]:
     return [events[1], events[0], *events[2:]]
 
 
-def with_body(events: list[Event], place: int, body: str) -> list[Event]:
+def with_body(events: list[Delivered], place: int, body: str) -> list[Delivered]:
     return [*events[:place], replace(events[place], body=body), *events[place + 1 :]]
 
 
-def with_flaw(events: list[Event]) -> list[Event]:
+def with_flaw(events: list[Delivered]) -> list[Delivered]:
     return [*events[:-1], replace(events[-1], flaws=(("extra-field", "has 'trace', which no event has"),))]
 
 
-WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
+WRONG: dict[str, tuple[Callable[[], list[Delivered]], str]] = {
     "one in the middle is missing, numbers and all": (lambda: heard()[:3] + heard()[4:], "lost-event"),
     "one was never numbered": (lambda: numbered(heard()[:3] + heard()[4:]), "lost-event"),
     "nothing came": (list, "lost-event"),
@@ -117,7 +102,7 @@ WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
     ),
     "another user's thought as a key": (lambda: with_body(heard(), 1, '{"canary<bob|a|1>": 0}'), "foreign-event"),
     "a thought that nobody had": (
-        lambda: [*heard(), Event("ann", 11, "agent_thinking", "helper", "r", '{"thought": "boo"}')],
+        lambda: [*heard(), Delivered("ann", 11, "agent_thinking", "helper", "r", '{"thought": "boo"}')],
         "unexpected-event",
     ),
     "an end that names another agent": (
@@ -129,7 +114,7 @@ WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
 
 
 @pytest.mark.parametrize(("events", "anomaly"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_named(events: Callable[[], list[Event]], anomaly: str) -> None:
+def test_what_is_wrong_is_named(events: Callable[[], list[Delivered]], anomaly: str) -> None:
     assert anomaly in anomalies(received(events()))
 
 
@@ -190,9 +175,9 @@ def test_each_finding_shows_what_was_received() -> None:
 
 def test_crossings_count_by_who_caused_an_event() -> None:
     events = [
-        Event("ann", 1, "agent_thinking", "helper", "r", '{"thought": "canary<bob|a|1>"}'),
-        Event("ann", 2, "agent_started", "private-2", "r", "{}"),
-        Event("ann", 3, "agent_started", "helper", "r", "{}"),
+        Delivered("ann", 1, "agent_thinking", "helper", "r", '{"thought": "canary<bob|a|1>"}'),
+        Delivered("ann", 2, "agent_started", "private-2", "r", "{}"),
+        Delivered("ann", 3, "agent_started", "helper", "r", "{}"),
     ]
     counts = crossings([Received("phone", "ann", events, ())], {"private-2": "cid"})
     assert counts == {("bob", "ann"): 1, ("cid", "ann"): 1, ("ann", "ann"): 1}

@@ -151,13 +151,6 @@ def test_ids_that_nobody_was_told_are_one_throughout(events: Callable[[], Events
     assert anomalies(ann(events(), said=unheard(SAID))) == ({anomaly} if anomaly else set())
 
 
-def test_users_who_are_told_no_ids_share_none() -> None:
-    bobs = [replace(event, run="r2", agent_id="a2") for event in heard(BOB_SAID, "bob", "s2", "s2")]
-    both = (ann(heard(), said=unheard(SAID)), replace(bob(bobs), said=unheard(BOB_SAID)))
-    assert anomalies(*both) == {"wrong-run", "wrong-agent"}
-    assert [finding.sentence.split()[2] for finding in findings(*both)] == ["'bob'", "'bob'"]
-
-
 def test_agents_of_two_users_may_have_one_name_in_two_registries() -> None:
     alike = tuple(replace(one, ran=Ran("#1")) for one in unheard(BOB_SAID[:1]))
     bobs = replace(bob(), events=heard(BOB_SAID, "bob", "s2", "s2")[:1], said=alike)

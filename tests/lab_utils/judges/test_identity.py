@@ -8,7 +8,6 @@ import pytest
 
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.values.history import Op, OpType
-from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding
 from tests.lab_utils.made import failed, result
 
@@ -28,13 +27,6 @@ def found(*findings: Finding, ops: tuple[Op, ...] = (), **fields: Any) -> list[I
 def double(first: Op, second: Op) -> Finding:
     sentence = f"{first.user}/helper in thread 'main' answered as {first.value} and as {second.value}"
     return Finding("double-activation", sentence, (str(first), str(second)))
-
-
-def test_the_key_counts_the_findings_of_a_run_and_stays_when_more_results_come() -> None:
-    results: list[CheckResult] = [result("a", failed(Finding("x", "s", ("w",)))), result("b"), result("c", failed())]
-    assert [(one.key, one.result.check) for one in identified(results)] == [("F1", "a"), ("F2", "c")]
-    later = identified([*results, result("a", failed())])
-    assert [(one.key, one.result.check) for one in later][:2] == [("F1", "a"), ("F2", "c")]
 
 
 def test_another_seed_user_id_and_wording_give_the_same_fingerprint() -> None:
