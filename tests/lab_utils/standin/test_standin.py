@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab_utils.standin import Asked, Fault, Misbehaviour, Reply, seeded_faults
+from lab_utils.standin import Asked, Fault, Misbehaviour, seeded_faults
 from lab_utils.standin.llm_server import StandInLLM
 from lab_utils.standin.script import strings_in
 from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
@@ -22,7 +22,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
 from lab_utils.values.canaries import cookie_of
 from lab_utils.values.workload import rows_for, user_ids
-from registry import LLMFailed, Prompt, ScriptedLLM
+from registry import LLMFailed, Prompt
 from tests.running import run
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "user": "ada"}
@@ -329,13 +329,6 @@ def test_a_model_over_http_is_closed_with_all_it_has_even_when_a_call_hangs() ->
 
     run(scenario)
     assert threads() == before
-
-
-def test_the_stand_in_answers_by_the_scripted_rule() -> None:
-    prompt = Prompt.of("Cost:\n- total: 1", system="rules")
-    here = run(lambda: ScriptedLLM().complete(prompt))
-    there = run(lambda: scripted_reply([(message.role, message.content) for message in prompt.messages]))
-    assert there == Reply(here.text, here.tokens_in, here.tokens_out)
 
 
 # -- the end of unanswered requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,28 +16,38 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 
 
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Write a module; return its name, which is a name of its own: modules that were imported are kept."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(text: str) -> str:
+        (tmp_path / f"their_{tmp_path.name}.py").write_text(text)
+        return f"their_{tmp_path.name}"
+
+    return write
+
+
 @pytest.mark.parametrize("name", sorted(TARGETS.keys() - {RIGHT}))
 def test_our_own_targets_fit(name: str) -> None:
     assert problems_of(TARGETS[name]()) == []
 
 
-def test_a_foreign_target_is_tested_by_its_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "their_target.py").write_text(
+def test_a_foreign_target_is_tested_by_its_import_path(module: Callable[[str], str]) -> None:
+    name = module(
         "from lab_utils.targets.reference import ReferenceTarget\n"
         "class Theirs(ReferenceTarget):\n"
         "    name = 'theirs'\n"
         "    def key(self, user):\n"
         "        return user.lower()\n"
     )
-    result = run_check("per_user_agent_registry_isolation_validation", target="their_target:Theirs")
+    result = run_check("per_user_agent_registry_isolation_validation", target=f"{name}:Theirs")
     assert result.outcome is Outcome.FAIL
     assert "shared-object" in {finding.anomaly for finding in result.verdict.findings}
 
 
-def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "half_a_target.py").write_text(
+def test_every_problem_is_listed_at_once(module: Callable[[str], str]) -> None:
+    name = module(
         "class Half:\n"
         "    name = 'half'\n"
         "    capabilities = {'events'}\n"
@@ -47,9 +58,9 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         "    Half()\n"
     )
     with pytest.raises(UsageError, match=r"None was returned; return the target$"):
-        load_target("half_a_target:forgets")
+        load_target(f"{name}:forgets")
     with pytest.raises(UsageError) as caught:
-        load_target("half_a_target:Half")
+        load_target(f"{name}:Half")
     message = str(caught.value)
     assert "capabilities hold 'events'; " in message
     assert "start() must be async" in message
@@ -65,40 +76,32 @@ _GUARD = "its work as a script belongs below `if __name__ == '__main__':`"
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
-        ("def f(:\n", "T", "SyntaxError: invalid syntax (their_{n}.py, line 1)"),
-        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at their_{n}.py:2)"),
-        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at their_{n}.py:1)"),
-        ("import sys\nsys.exit(0)\n", "T", "it ends the process by sys.exit(0) (at their_{n}.py:2); " + _GUARD),
-        ("raise BaseException('no')\n", "T", "BaseException: no (at their_{n}.py:1)"),
+        ("def f(:\n", "T", "SyntaxError: invalid syntax ({module}.py, line 1)"),
+        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at {module}.py:2)"),
+        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at {module}.py:1)"),
+        ("import sys\nsys.exit(0)\n", "T", "it ends the process by sys.exit(0) (at {module}.py:2); " + _GUARD),
+        ("raise BaseException('no')\n", "T", "BaseException: no (at {module}.py:1)"),
         ("class Target: ...\n", "Targt", "unknown name 'Targt'; known: Target; did you mean 'Target'?"),
         ("class Target: ...\n", "", "unknown name ''; known: Target"),
-        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at their_{n}.py:1)"),
+        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at {module}.py:1)"),
     ],
     ids=["syntax", "raises", "lacks a package", "exits", "a base exception", "misspelt", "no name", "fails"],
 )
 def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
-    text: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, name: str, words: str, module: Callable[[str], str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    # A name of its own, for modules that were imported are kept.
-    number = tmp_path.name
-    (tmp_path / f"their_{number}.py").write_text(text)
+    spec = f"{module(text)}:{name}"
     with pytest.raises(UsageError) as caught:
-        load_target(f"their_{number}:{name}")
-    told = f"target 'their_{number}:{name}' cannot be imported: {words.format(n=number)}"
-    assert str(caught.value) == told
+        load_target(spec)
+    assert str(caught.value) == f"target '{spec}' cannot be imported: {words.format(module=spec.partition(':')[0])}"
 
 
 @pytest.mark.parametrize(
     ("text", "kind"), [("T = object()", "object of type object"), ("async def T(): ...", "async func")]
 )
-def test_what_makes_no_target_is_named_with_the_remedy(
-    text: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / f"made_{tmp_path.name}.py").write_text(text)
+def test_what_makes_no_target_is_named_with_the_remedy(text: str, kind: str, module: Callable[[str], str]) -> None:
     with pytest.raises(UsageError, match=f"is an {kind}.*; name a class, or a function that returns a new target"):
-        load_target(f"made_{tmp_path.name}:T")
+        load_target(f"{module(text)}:T")
 
 
 @pytest.mark.parametrize(
@@ -127,9 +130,8 @@ def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_
         target_factory("SharedDispatchr")
 
 
-def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "their_older_target.py").write_text(
+def test_methods_of_a_capability_are_demanded_with_it_alone(module: Callable[[str], str]) -> None:
+    name = module(
         "from lab_utils.target import Capability\n"
         "from lab_utils.targets.reference import ReferenceTarget\n"
         "class Older:\n"
@@ -143,9 +145,9 @@ def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monk
         "    capabilities = Older.capabilities | {Capability.SOCKETS}\n"
         "    def token(self, user): ...\n"
     )
-    assert problems_of(load_target("their_older_target:Older")()) == []
+    assert problems_of(load_target(f"{name}:Older")()) == []
     with pytest.raises(UsageError) as caught:
-        load_target("their_older_target:Claims")
+        load_target(f"{name}:Claims")
     listed = str(caught.value)
     assert "asgi_app() is missing" in listed
     assert "token() lacks the parameters audience, max_age" in listed
@@ -184,11 +186,9 @@ _ALL = "THREADS, Capability.RUN_IDS, Capability.AGENT_IDS"
     ],
 )
 def test_an_event_is_judged_by_the_ids_that_a_target_tells(
-    lacking: str, changes: str, note: str, found: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lacking: str, changes: str, note: str, found: set[str], module: Callable[[str], str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    name = f"their_events_{abs(hash((lacking, changes)))}"
-    (tmp_path / f"{name}.py").write_text(_EVENTS.format(lacking=lacking, changes=changes))
+    name = module(_EVENTS.format(lacking=lacking, changes=changes))
     result = run_check("event_delivery_isolation_between_users", target=f"{name}:Theirs")
     assert {finding.anomaly for finding in result.verdict.findings} == found
     assert any(text.startswith(note) for text in result.notes)
@@ -213,14 +213,8 @@ def test_an_event_is_judged_by_the_ids_that_a_target_tells(
         ("also = {'tools'}\n    async def run(self, handle, command): ...", "capabilities hold 'tools'; "),
     ],
 )
-def test_what_a_subclass_of_the_base_leaves_out_is_listed(
-    body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    name = f"based_{abs(hash(body))}"
-    (tmp_path / f"{name}.py").write_text(
-        f"from lab_utils.target import BaseTarget, Capability\nclass T(BaseTarget):\n    {body}\n"
-    )
+def test_what_a_subclass_of_the_base_leaves_out_is_listed(body: str, words: str, module: Callable[[str], str]) -> None:
+    name = module(f"from lab_utils.target import BaseTarget, Capability\nclass T(BaseTarget):\n    {body}\n")
     with pytest.raises(UsageError) as caught:
         load_target(f"{name}:T")
     assert words in str(caught.value)

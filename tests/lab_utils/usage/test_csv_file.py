@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lab_utils.usage import csv_file
 from lab_utils.usage.csv_file import MAX_USERS, ONE_USER, UsageSummary, check_usage_csv, read_usage_csv
 from lab_utils.values.profiles import UsageError
 from registry.errors import InvalidIdentifier, InvalidUsageRecord
@@ -226,19 +224,6 @@ def test_what_is_accepted_the_registry_accepts_as_the_same(
     made = UsageRecord(*values)
     assert made == wanted
     assert user == (value if column == "user_id" else "ada")
-
-
-def test_reading_holds_a_row_at_a_time(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "_REMEMBERED", 100)
-    path = write(HEADER, *(changed("feature", f"f{number}") for number in range(6_000)))
-    tracemalloc.start()
-    try:
-        assert check_usage_csv(path).records == 6_000
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    # The texts alone would take 350 kB, the rows 3 MB.
-    assert peak < 250_000, peak
 
 
 def test_columns_that_are_ignored_are_named_as_one_short_line(write: Callable[..., Path]) -> None:

@@ -62,7 +62,9 @@ def deleted_files() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-def test_the_rows_are_in_a_file_without_a_name_that_goes_with_an_interrupt_too(tmp_path: Path) -> None:
+def test_the_rows_are_in_a_file_without_a_name_that_goes_with_an_interrupt_and_a_malformed_line_too(
+    tmp_path: Path,
+) -> None:
     path = written(tmp_path / "a.csv", 12_000, name="m" * 240)
     before = deleted_files()
     held: list[UserRows] = []
@@ -75,9 +77,13 @@ def test_the_rows_are_in_a_file_without_a_name_that_goes_with_an_interrupt_too(t
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert deleted_files() == before
     with pytest.raises(sqlite3.ProgrammingError):
         next(iter(held[0]))
+    with path.open("a") as file:
+        file.write("bad\n")
+    with pytest.raises(UsageError, match="line 12002: 1 fields"), staged(path):
+        raise AssertionError("it was staged")
+    assert deleted_files() == before
 
 
 def test_neither_staging_nor_reading_back_holds_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,14 +98,3 @@ def test_neither_staging_nor_reading_back_holds_the_rows(tmp_path: Path, monkeyp
         tracemalloc.stop()
     # 3,000 rows as Python objects would take 1.5 MB.
     assert peak < 250_000, peak
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-def test_a_malformed_file_leaves_nothing(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.csv", 12_000, name="m" * 240)
-    with path.open("a") as file:
-        file.write("bad\n")
-    before = deleted_files()
-    with pytest.raises(UsageError, match="line 12002: 1 fields"), staged(path):
-        raise AssertionError("it was staged")
-    assert deleted_files() == before
