@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any, cast
 
-from lab_utils.output.store import Calibration, RunRecord
+from lab_utils.output.store import Calibration, CategoryResults, RunRecord, Store, save_category
 from lab_utils.trial import Trial
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.profiles import CATEGORIES, parameters_for
@@ -123,3 +125,26 @@ def about(*checks: str, category: str = CATEGORY) -> dict[str, Any]:
         "kernel_mode": "spawned",
         "provenance": provenance,
     }
+
+
+def finished(
+    outputs: Path,
+    *results: CheckResult,
+    calibrations: tuple[Calibration, ...] = (),
+    status: str = "findings",
+    **fields: Any,
+) -> Path:
+    """The folder of a finished run with these results."""
+    category = results[0].category
+    run = Store(outputs).begin({**about(*(one.check for one in results), category=category), **fields})
+    save_category(run.folder, CategoryResults(category, True, results, calibrations))
+    return run.finish(status, lambda runs: "")
+
+
+def notebook(*sources: str) -> str:
+    """A notebook of these code cells, of which the first is that of the parameters."""
+    usual: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    cells = [{**usual, "id": f"cell-{number}", "source": source} for number, source in enumerate(sources)]
+    cells[0]["metadata"] = {"tags": ["parameters"]}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})

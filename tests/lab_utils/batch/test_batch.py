@@ -33,7 +33,7 @@ from lab_utils.output import pages
 from lab_utils.output.store import OpenRun, Store
 from lab_utils.runner.forkserver import is_available
 from lab_utils.values.profiles import UsageError
-from tests.lab_utils.made import about
+from tests.lab_utils.made import about, notebook
 from tests.processes import is_alive, left
 
 PARAMETERS = 'save_to = ""  # path\nusers = 2  # users\ncategory = ""  # name'
@@ -53,19 +53,7 @@ MODES = ("spawned", FORKED)
 
 def write(path: Path, *sources: str) -> Path:
     """A notebook of a parameters cell and these cells."""
-    cells: list[dict[str, object]] = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{number}",
-            "metadata": {"tags": ["parameters"]} if number == 0 else {},
-            "execution_count": None,
-            "outputs": [],
-            "source": source,
-        }
-        for number, source in enumerate((PARAMETERS, *sources))
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(notebook(PARAMETERS, *sources))
     return path
 
 
@@ -250,10 +238,10 @@ charts.timeline(frames.operations('r', [result(operations=[op(0), op(1, 'bo')])]
 
 @pytest.mark.skipif(not is_available(), reason="nothing is forked here")
 def test_a_forked_kernel_shows_what_a_spawned_one_shows(tmp_path: Path, run: OpenRun) -> None:
-    notebook = write(tmp_path / "shown.ipynb", *SHOWN)
+    shown_in = write(tmp_path / "shown.ipynb", *SHOWN)
     shown = {}
     for mode in ("spawned", "forked"):
-        assert run_notebooks([Job(mode, notebook, {})], run, kernel_mode=mode)[mode].status is Status.ERROR
+        assert run_notebooks([Job(mode, shown_in, {})], run, kernel_mode=mode)[mode].status is Status.ERROR
         kept = (run.folder / "notebooks" / "shown.ipynb").read_text()
         # A cell's file is named after the kernel's process.
         kept = re.sub(r"ipykernel_\d+", "ipykernel", kept)
@@ -343,8 +331,8 @@ run_notebooks([Job("hangs", Path(sys.argv[1]), {})], Store(Path(sys.argv[2])).be
 @pytest.mark.skipif(not is_available(), reason="a spawned kernel looks for its parent once a second")
 def test_nothing_is_left_of_a_batch_that_was_killed(tmp_path: Path) -> None:
     child = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])"
-    notebook = write(tmp_path / "hangs.ipynb", child, FOR_EVER)
-    command = [sys.executable, "-c", KILLED, str(notebook), str(tmp_path / "outputs")]
+    hangs = write(tmp_path / "hangs.ipynb", child, FOR_EVER)
+    command = [sys.executable, "-c", KILLED, str(hangs), str(tmp_path / "outputs")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as batch:
         assert batch.stdout is not None
         assert batch.stdout.readline() == b"hanging\n"
@@ -369,11 +357,11 @@ def test_megabytes_of_coloured_output_leave_a_small_page_and_a_file(tmp_path: Pa
     job = Job("loud", write(tmp_path / "loud.ipynb", MEGABYTES, ALL_CELLS_RAN), {})
     ended = run_notebooks([job], run)["loud"]
     assert ended == Ended(Status.OK, ended.seconds)
-    notebook, page = (run.folder / "notebooks" / f"loud.{kind}" for kind in ("ipynb", "html"))
+    book, page = (run.folder / "notebooks" / f"loud.{kind}" for kind in ("ipynb", "html"))
     text = page.read_text(encoding="utf-8")
     assert len(text) < 120_000
-    assert notebook.stat().st_size < 60_000
-    assert "/acme/" not in "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][1]["outputs"][0]["text"])
+    assert book.stat().st_size < 60_000
+    assert "/acme/" not in "".join(json.loads(book.read_text(encoding="utf-8"))["cells"][1]["outputs"][0]["text"])
     for words in (
         "first red from ~/.../x.py yyy",
         "yyy\n last\n",
@@ -468,8 +456,8 @@ def test_a_report_made_by_another_process_is_noted_here(run: OpenRun) -> None:
 
 
 def test_a_kept_notebook_names_no_folder_of_the_machine_it_ran_on(tmp_path: Path, run: OpenRun) -> None:
-    notebook = write(tmp_path / "own.ipynb", "shown = save_to")
-    assert run_notebooks([Job("own", notebook, {"save_to": "$REGISTRY_LAB_RUN"})], run)["own"].status is Status.OK
+    own = write(tmp_path / "own.ipynb", "shown = save_to")
+    assert run_notebooks([Job("own", own, {"save_to": "$REGISTRY_LAB_RUN"})], run)["own"].status is Status.OK
     kept = (run.folder / "notebooks" / "own.ipynb").read_text()
     assert str(tmp_path) not in kept
     assert json.loads(kept)["metadata"]["papermill"]["output_path"] == "own.ipynb"

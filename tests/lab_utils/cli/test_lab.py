@@ -14,9 +14,8 @@ import pytest
 from lab_utils.batch import notebook_parameters, notebooks_folder
 from lab_utils.cli import main
 from lab_utils.notebook import FOLDER_VARIABLE, FinishedRun, open_finding
-from lab_utils.output.store import CategoryResults, Store, save_category
 from lab_utils.values.profiles import UsageError
-from tests.lab_utils.made import CATEGORY, about, failed, result
+from tests.lab_utils.made import failed, finished, result
 
 COPIES = Path("outputs", "lab")
 
@@ -96,10 +95,7 @@ def test_a_folder_that_cannot_hold_copies_is_refused(
 
 @pytest.fixture
 def run_id(tmp_path: Path) -> str:
-    run = Store(tmp_path / "outputs").begin(about("first", category=CATEGORY))
-    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first", failed()),), ()))
-    run.finish("findings", lambda runs: "")
-    return str(run.about["run_id"])
+    return finished(tmp_path / "outputs", result("first", failed())).name
 
 
 def test_a_finding_is_opened_in_a_copy_that_is_about_it_alone(

@@ -11,11 +11,10 @@ import pytest
 from lab_utils.cli import main
 from lab_utils.interleavings import CheckToken
 from lab_utils.judges.identity import identified
-from lab_utils.output.store import CategoryResults, Store, save_category
 from lab_utils.runner import run_check
 from lab_utils.runner.again import token_of
 from lab_utils.values.result import CheckResult
-from tests.lab_utils.made import about
+from tests.lab_utils.made import finished
 
 CHECK = "agent_registration_with_user_context_isolation"
 PLANTED = "LookupCreates"
@@ -28,9 +27,7 @@ def failing() -> CheckResult:
 
 @pytest.fixture
 def outputs(failing: CheckResult, tmp_path: Path) -> Path:
-    run = Store(tmp_path).begin({**about(CHECK, category=failing.category), "target": PLANTED})
-    save_category(run.folder, CategoryResults(failing.category, True, (failing,), ()))
-    run.finish("findings", lambda runs: "")
+    finished(tmp_path, failing, target=PLANTED)
     return tmp_path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,23 @@ from typing import Any
 import pytest
 
 from lab_utils import runner
-from lab_utils.batch import Ended, Event, Job, Status
-from lab_utils.cli import main, running
-from lab_utils.output.store import OpenRun
+from lab_utils.batch import Job
+from lab_utils.cli import main
 from lab_utils.usage.csv_file import usage_place
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult, encode
+from tests.lab_utils.cli.notebooks import Notebooks
 
 HEADER = "at,model,tokens_in,tokens_out,latency_ms,cost_usd"
 ROW = "2026-01-31T12:00:00Z,large,10,20,150.5,0.25"
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
+def jobs(notebooks: Notebooks, tmp_path: Path) -> list[Job]:
     """The notebooks that would have run."""
-    found: list[Job] = []
-
-    def run(jobs: list[Job], run: OpenRun, *, on_event: Callable[[Event], None], **_: Any) -> dict[str, Ended]:
-        found.extend(jobs)
-        ended = {job.name: Ended(Status.OK, 1.0) for job in jobs}
-        for job in jobs:
-            on_event(Event(job.name, ended=ended[job.name]))
-        told = {name: {"status": one.status, "seconds": 1.0, "message": ""} for name, one in ended.items()}
-        run.note(notebooks=run.about.get("notebooks", {}) | told)
-        return ended
-
-    monkeypatch.setattr(running, "run_notebooks", run)
-    monkeypatch.chdir(tmp_path)
+    notebooks.results = []
     (tmp_path / "own.csv").write_text(f"{HEADER}\n{ROW}\n{ROW}\n")
-    return found
+    return notebooks.jobs
 
 
 def recorded(folder: Path) -> dict[str, Any]:

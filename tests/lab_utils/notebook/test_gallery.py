@@ -13,19 +13,16 @@ import pytest
 from lab_utils.notebook import Gallery
 from lab_utils.output import charts, frames
 from lab_utils.output.charts import Chart, NoChart
-from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
+from lab_utils.output.store import Calibration, StoreError
 from lab_utils.values.profiles import UsageError
-from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
+from tests.lab_utils.made import calibration, failed, finished, result
 
 SVG = "{http://www.w3.org/2000/svg}"
 CHECK = "per_user_agent_registry_isolation_validation"
 
 
 def kept(outputs: Path, *calibrations: Calibration) -> str:
-    opened = Store(outputs).begin(about("first", "second"))
-    found = CategoryResults(CATEGORY, True, (result("first"), result("second")), calibrations)
-    save_category(opened.folder, found)
-    return str(opened.finish("passed", lambda _: ""))
+    return str(finished(outputs, result("first"), result("second"), calibrations=calibrations, status="passed"))
 
 
 def test_a_runs_calibrations_are_shown_with_their_witnesses(tmp_path: Path) -> None:

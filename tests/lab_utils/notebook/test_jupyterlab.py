@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from tests.browser import browsing, chromium
+from tests.lab_utils.made import notebook
 
 ROOT = Path(__file__).resolve().parents[3]
 CELLS = ("from lab_utils import Lab", 'lab = Lab("user_isolation", target="SharedDispatcher")\nlab', "lab.form()")
@@ -25,21 +25,8 @@ CELLS = ("from lab_utils import Lab", 'lab = Lab("user_isolation", target="Share
 def address(tmp_path: Path) -> Iterator[str]:
     """The address of a notebook in a JupyterLab that `registry-lab lab` has started."""
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    cells: list[dict[str, object]] = [
-        {
-            "cell_type": "code",
-            "id": f"c{number}",
-            "metadata": {},
-            "source": text,
-            "outputs": [],
-            "execution_count": None,
-        }
-        for number, text in enumerate(CELLS)
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    book = {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": cells}
     (tmp_path / "copies").mkdir()
-    (tmp_path / "copies" / "form.ipynb").write_text(json.dumps(book))
+    (tmp_path / "copies" / "form.ipynb").write_text(notebook(*CELLS))
     code = "import sys; from lab_utils.cli import main; sys.exit(main())"
     options = (
         "--allow-root",
@@ -84,11 +71,11 @@ def test_the_form_runs_checks_shows_them_and_its_table_sorts_and_filters(address
     with browsing(tmp_path / "profile") as page:
         page.open(address)
         # A cell that is run before its kernel answers is not run at all.
-        notebook = "[...jupyterapp.shell.widgets('main')].find(one => one.sessionContext)"
-        page.until(f"!!(window.jupyterapp && {notebook})")
-        context = f"{notebook}.sessionContext"
+        book = "[...jupyterapp.shell.widgets('main')].find(one => one.sessionContext)"
+        page.until(f"!!(window.jupyterapp && {book})")
+        context = f"{book}.sessionContext"
         page.evaluate(f"{context}.ready.then(() => {context}.session.kernel.info).then(() => true)")
-        page.evaluate(f"jupyterapp.shell.activateById({notebook}.id)")
+        page.evaluate(f"jupyterapp.shell.activateById({book}.id)")
         page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
         page.until(f"!!{BUTTON}")
         # Two checks; the second lasts for seconds.

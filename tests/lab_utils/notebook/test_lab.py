@@ -13,7 +13,7 @@ import pytest
 from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
 from lab_utils.notebook.progress import with_progress
 from lab_utils.notebook.views import CalibrationView, CheckView, FindingsView, ResultsView, View
-from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
+from lab_utils.output.store import Calibration, StoreError
 from lab_utils.output.store.results import load_category
 from lab_utils.runner import calibrations, runner
 from lab_utils.runner.calibrations import Calibrated
@@ -24,7 +24,7 @@ from lab_utils.trial import Check
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding, Verdict
-from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
+from tests.lab_utils.made import CATEGORY, HOSTILE, calibration, failed, finished, result
 
 
 async def nothing(_: object) -> None: ...
@@ -411,14 +411,12 @@ def test_outside_a_kernel_progress_shows_nothing_and_hides_nothing(capsys: pytes
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    run = Store(tmp_path / "outputs").begin(about("first", "second"))
-    save_category(run.folder, CategoryResults(CATEGORY, True, (result(), result("second", failed())), (calibration(),)))
-    return run.finish("findings", lambda runs: "")
+def kept(tmp_path: Path) -> Path:
+    return finished(tmp_path / "outputs", result(), result("second", failed()), calibrations=(calibration(),))
 
 
 def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "a" / "b" / "c"
     elsewhere.mkdir(parents=True)
@@ -426,18 +424,18 @@ def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
     (tmp_path / "outputs" / "lab").mkdir()
     for here in (tmp_path, tmp_path / "notebooks", tmp_path / "outputs" / "lab"):
         monkeypatch.chdir(here)
-        for name in ("latest", finished.name, str(finished)):
-            assert finished.name in repr(open_run(name))
-    monkeypatch.chdir(finished)
-    monkeypatch.setenv("REGISTRY_LAB_RUN", str(finished))
-    assert finished.name in repr(open_run("$REGISTRY_LAB_RUN"))
+        for name in ("latest", kept.name, str(kept)):
+            assert kept.name in repr(open_run(name))
+    monkeypatch.chdir(kept)
+    monkeypatch.setenv("REGISTRY_LAB_RUN", str(kept))
+    assert kept.name in repr(open_run("$REGISTRY_LAB_RUN"))
     monkeypatch.chdir(elsewhere)
     with pytest.raises(StoreError, match="no outputs folder"):
         open_run()
 
 
-def test_a_finished_run_shows_what_was_kept(finished: Path) -> None:
-    run: FinishedRun = overview.open_run(str(finished))
+def test_a_finished_run_shows_what_was_kept(kept: Path) -> None:
+    run: FinishedRun = overview.open_run(str(kept))
     assert run.verdicts()["verdict"].tolist() == ["PASS", "FAIL"]
     asked = run.measurements("asked")
     assert set(asked["budget_source"]) == {"asked"}

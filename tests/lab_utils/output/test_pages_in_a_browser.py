@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Store, save_category
 from lab_utils.values.verdict import Finding, Verdict
 from tests.browser import Page, browsing, chromium
-from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
+from tests.lab_utils.made import CATEGORY, about, calibration, failed, notebook, result
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,16 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         result(LONG, duration_s=110.0),
     )
     save_category(opened.folder, CategoryResults(CATEGORY, True, results, (calibration(), calibration("second"))))
-    code = {
-        "cell_type": "code",
-        "id": "b",
-        "metadata": {},
-        "execution_count": 1,
-        "source": "x = " + "'y' " * 99,
-        "outputs": [],
-    }
-    notebook = {"cells": [code], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    opened.path("notebooks/n.ipynb").write_text(json.dumps(notebook))
+    opened.path("notebooks/n.ipynb").write_text(notebook("x = " + "'y' " * 99))
     pages.write_notebook_page(opened, "notebooks/n.ipynb")
     pages.publish(opened, "findings")
     return opened.finish("findings", pages.runs_page)
