@@ -246,8 +246,9 @@ def test_a_loop_that_is_held_again_and_again_is_found_before_any_wait_is_over(ch
     assert result.duration_s < 300
 
 
-def test_an_import_within_a_call_is_no_work_of_the_call() -> None:
-    assert run(ImportsForLong).outcome is Outcome.PASS
+@pytest.mark.parametrize("target", [Forks, ImportsForLong])
+def test_a_fork_and_an_import_within_a_call_do_no_harm_to_the_claim(target: type[Hostile]) -> None:
+    assert run(target).outcome is Outcome.PASS
 
 
 def test_a_check_that_waits_for_ever_is_given_up_and_its_result_kept(
@@ -287,10 +288,6 @@ def test_a_target_that_holds_its_start_at_the_limit_is_not_blamed_for_that(
 def test_what_is_idle_for_long_is_found_before_its_limit() -> None:
     result = run_check(CHECK, target=NeverReturns, still_after=0.5, stuck_after=1.0, limit_s=600.0)
     assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
-
-
-def test_a_fork_does_no_harm_to_the_claim() -> None:
-    assert run(Forks).outcome is Outcome.PASS
 
 
 def test_a_thread_that_never_ends_costs_no_more_than_its_result() -> None:

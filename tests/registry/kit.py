@@ -7,7 +7,7 @@ import gc
 import time
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from registry import (
     Event,
     EventType,
     Limits,
+    Tool,
+    ToolDispatcher,
     UserExecutionContext,
 )
 
@@ -190,6 +192,28 @@ def slow(
     return factory
 
 
+def closings(
+    registry: AgentRegistry, user: str = "ada", agent_type: str = "helper"
+) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
+    """Every call that closes agents of a user."""
+
+    async def session() -> Any:
+        session = registry._directory.find(user)
+        return None if session is None else await session.cleanup_all_agents()
+
+    return {
+        "remove": lambda: registry.remove_user_agent(user, agent_type),
+        "resources": lambda: registry.lifecycle.cleanup_agent_resources(user, agent_type),
+        "reset": lambda: registry.reset_user_agents(user),
+        "session": session,
+        "cleanup": lambda: registry.cleanup_user_session(user),
+        "trigger": lambda: registry.lifecycle.trigger_cleanup(user),
+        "sweep": registry.lifecycle.sweep,
+        "emergency": registry.emergency_cleanup_all,
+        "aclose": registry.aclose,
+    }
+
+
 class ForeignBridge:
     """A bridge that is not ours."""
 
@@ -219,6 +243,15 @@ class ForeignManager:
         bridge = self.make(user_context.user_id)
         self.made.append(bridge)
         return bridge
+
+
+def with_tools(*tools: Tool) -> Callable[..., Awaitable[ToolDispatcher]]:
+    """A dispatcher factory that gives every agent these tools."""
+
+    async def factory(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+        return ToolDispatcher(user_context, bridge, tools)
+
+    return factory
 
 
 def received(client: Connection) -> list[Event]:

@@ -24,12 +24,11 @@ from registry import (
     RunFinished,
     SessionClosed,
     UncopyableValue,
-    UserExecutionContext,
 )
 from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
 from registry.tools import Tool, ToolContext, ToolDispatcher
-from tests.registry.kit import Gate, context
+from tests.registry.kit import Gate, context, with_tools
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
@@ -108,10 +107,7 @@ async def test_a_reentrant_run_is_refused() -> None:
 async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> None:
     ran: list[str] = []
 
-    def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge, [Tool("note", lambda *_: ran.append("note"))])
-
-    async with AgentRegistry(None, dispatcher) as registry:
+    async with AgentRegistry(None, with_tools(Tool("note", lambda *_: ran.append("note")))) as registry:
         left: list[asyncio.Task[Any]] = []
         gate = Gate()
 
@@ -135,8 +131,6 @@ async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> No
         gate.open()
         assert (await left[0], ran) == ("again", [])
 
-
-# --------------------------------------------------------------------------------------- its words and those of its runs
 
 SHORT = Limits(close_timeout=0.05)
 

@@ -45,9 +45,6 @@ from registry.identity import check_id, check_user_id
 from tests.registry.kit import context, registry_of
 from tests.registry.refusing import Refusals, Text, Uncopied, Zone
 
-# ------------------------------------------------------------------------------------------------------------- values
-
-
 LIMITS: dict[str, dict[str, list[Any]]] = {
     "is not a positive number": {
         "max_users": [0, True], "max_agents_per_user": [0, None, True], "idle_timeout": ["9", 0, float("nan")],
@@ -164,9 +161,6 @@ def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
     assert describe(ValueError("\ud800é")) == "ValueError: \\ud800é"
     long = describe(ValueError("a" * 1_000 + "b" * 5_000_000 + "c" * 1_000))
     assert long == f"ValueError: {'a' * 1_000}...(5000000 more)...{'c' * 1_000}"
-
-
-# -------------------------------------------------------------------------------------------------------------- calls
 
 
 def test_what_a_registry_is_made_of_and_what_is_registered() -> None:

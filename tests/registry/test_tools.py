@@ -69,9 +69,6 @@ def call(dispatcher: ToolDispatcher, name: str, parameters: Mapping[str, Any] | 
     return asyncio.run(dispatcher.execute_tool(name, parameters)).output
 
 
-# -------------------------------------------------------------------------------------------------------------- calls
-
-
 def test_a_tool_runs_with_the_context_of_its_dispatcher() -> None:
     context = UserExecutionContext("ada")
     dispatcher = ToolDispatcher(context, tools=[ECHO])
@@ -201,9 +198,6 @@ async def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pyte
     assert isinstance(record.args[2], SessionClosed)  # type: ignore[index]
 
 
-# ------------------------------------------------------------------------------------------------------------- events
-
-
 def test_each_call_is_told_in_order_with_its_number() -> None:
     bridge, connection, _manager = channel()
     context = UserExecutionContext("ada", thread_id="t", run_id="r")
@@ -288,9 +282,6 @@ async def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
         await calling
 
 
-# ------------------------------------------------------------------------------------------------------- usage records
-
-
 class CountingSource:
     """A source that notes whom it was asked for, and answers with a generator, whose frame holds the source."""
 
@@ -361,9 +352,6 @@ async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_use
             getattr(dispatcher, "close", lambda: None)()
     # The walk does see what a tool holds.
     assert id(source) in reachable(Tool("leaky", lambda _, __: list(source.records_for("bob"))))
-
-
-# --------------------------------------------------------------------------------------------------------- usage tools
 
 
 def owning(**overrides: Any) -> OwningDispatcher:

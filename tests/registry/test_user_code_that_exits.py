@@ -37,7 +37,7 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import Closable, ForeignBridge, ForeignManager, context, received
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, context, received, with_tools
 from tests.running import run, settled, turns
 
 
@@ -151,9 +151,6 @@ async def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, withi
         await asyncio.sleep(0)
         raise make()
 
-    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge, [Tool("leave", leave_late if late else leave)])
-
     class Using(BaseAgent):
         async def execute(self, request: AgentRequest) -> Any:
             with pytest.raises(UserCodeExited) as caught:
@@ -162,7 +159,9 @@ async def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, withi
             return "went on"
 
     manager = WebSocketManager()
-    async with beside_others(tool_dispatcher_factory=dispatcher) as registry:
+    async with beside_others(
+        tool_dispatcher_factory=with_tools(Tool("leave", leave_late if late else leave))
+    ) as registry:
         registry.register("using", Using)
         client = manager.connect("ada")
         agent = await registry.create_agent_for_user("ada", "using", context(), manager)
@@ -208,12 +207,9 @@ async def test_in_a_factory(make: Callable[[], BaseException], where: str, how: 
     class Manager:
         create_bridge = staticmethod(named("bridge", lambda _: ForeignBridge()))
 
-    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge)
-
     makers: dict[str, Any] = {
         "llm_manager": LLM() if where == "llm" else None,
-        "tool_dispatcher_factory": named("dispatcher", dispatcher),
+        "tool_dispatcher_factory": named("dispatcher", with_tools()),
     }
     async with beside_others(**makers) as registry:
         registry.register("helper", named("agent", BaseAgent))
@@ -246,14 +242,11 @@ async def test_in_a_factory(make: Callable[[], BaseException], where: str, how: 
 @EACH
 @pytest.mark.parametrize("where", ["create", "get_or_create", "parameters", "output", "tool parameters", "tool answer"])
 async def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
-    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge, [Tool("echo", lambda *_: Hook(make))])
-
     class Helper(BaseAgent):
         async def execute(self, request: AgentRequest) -> Any:
             return Hook(make) if where == "output" else request.text
 
-    async with beside_others(tool_dispatcher_factory=dispatcher) as registry:
+    async with beside_others(tool_dispatcher_factory=with_tools(Tool("echo", lambda *_: Hook(make)))) as registry:
         registry.register("helper", Helper)
         # The copy of the one who made it goes well, the agent's does not.
         given = context(agent_context={"hook": Hook(make, 1)})

@@ -17,7 +17,6 @@ from registry import (
     Step,
     Supervisor,
     Tool,
-    ToolContext,
     ToolDispatcher,
     UserExecutionContext,
     WebSocketManager,
@@ -32,13 +31,8 @@ class Counter(BaseAgent):
         return int(counted + request.parameters.get("first", 0))
 
 
-def count(tool_context: ToolContext, parameters: dict[str, Any]) -> int:
-    assert tool_context.user_context.user_id == "ada"
-    return len(parameters["text"])
-
-
-async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-    return ToolDispatcher(user_context, bridge, [Tool("count", count)])
+def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+    return ToolDispatcher(user_context, bridge, [Tool("count", lambda _, parameters: len(parameters["text"]))])
 
 
 async def main() -> None:

@@ -167,9 +167,6 @@ def served(
     return [record.getMessage() for record in caplog.records if record.name.startswith("registry.")]
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
 def refusing(error: Exception) -> Callable[[str], str]:
     def authenticate(_: str) -> str:
         raise error
@@ -277,9 +274,6 @@ async def test_http_is_told_to_upgrade() -> None:
         },
         {"type": "http.response.body", "body": b"A WebSocket is served here.\n"},
     ]
-
-
-# ----------------------------------------------------------------------------------------------------- the conversation
 
 
 LONG = "a message of more than 25 bytes"

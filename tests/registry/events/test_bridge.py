@@ -199,9 +199,6 @@ async def test_who_left_costs_nothing() -> None:
             gc.enable()
 
 
-# --------------------------------------------------------------------------------------------------------------- events
-
-
 def test_the_wire_form_to_the_byte() -> None:
     payload = encode_payload(EventType.AGENT_THINKING, {"thought": "é語", "n": [1, None, True]})
     event = Event("s-1", 7, EventType.AGENT_THINKING, 'a"b', Origin("t", "r", "é", ""), payload)
@@ -222,22 +219,25 @@ def nested(*active: bool) -> Run:
     return innermost
 
 
-def test_a_run_is_within_each_active_run_around_it() -> None:
-    innermost = nested(True, True, True)
-    assert [innermost.is_within(key) for key in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
-    innermost = nested(True, False, False)
-    assert [innermost.is_within(key) for key in (1, 2, 3)] == [True, False, False]
-
-
 @pytest.mark.parametrize(
-    ("active", "key"),
-    [((True,), 1), ((False,), None), ((True, True), 2), ((True, False, False), 1), ((False, True, False), 2)],
+    ("active", "within", "key"),
+    [
+        ((True,), {1}, 1),
+        ((False,), set(), None),
+        ((True, True), {1, 2}, 2),
+        ((True, True, True), {1, 2, 3}, 3),
+        ((True, False, False), {1}, 1),
+        ((False, True, False), {2}, 2),
+    ],
 )
-def test_the_run_under_way_is_the_innermost_that_is_not_over(active: tuple[bool, ...], key: int | None) -> None:
+def test_a_run_is_within_each_active_run_around_it_and_the_innermost_is_under_way(
+    active: tuple[bool, ...], within: set[int], key: int | None
+) -> None:
     def found() -> Run | None:
         current_run.set(nested(*active))
         return active_run()
 
+    assert {key for key in range(5) if nested(*active).is_within(key)} == within
     innermost = contextvars.copy_context().run(found)
     assert (None if innermost is None else innermost.agent_key) == key
 
@@ -270,9 +270,6 @@ async def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog:
     assert (record.levelname, record.getMessage()) == ("ERROR", "bridge of user 'ada' failed to emit agent_error")
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "broken pipe"
-
-
-# -------------------------------------------------------------------------------------------------- bridge and manager
 
 
 def test_a_closed_bridge_says_whose_it_was_and_what_was_not_sent() -> None:

@@ -18,10 +18,9 @@ from registry import (
     NotifyManager,
     Origin,
     Tool,
-    ToolDispatcher,
     UserExecutionContext,
 )
-from tests.registry.kit import context, registry_of
+from tests.registry.kit import context, registry_of, with_tools
 
 ORIGIN = Origin("t-1", "run-1", "helper", "agent-1")
 
@@ -68,8 +67,7 @@ class Helper(BaseAgent):
         return request.text
 
 
-async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-    return ToolDispatcher(user_context, bridge, [Tool("echo", lambda _, parameters: parameters)])
+ECHO = with_tools(Tool("echo", lambda _, parameters: parameters))
 
 
 async def two_runs(registry: AgentRegistry, manager: NotifyManager) -> None:
@@ -103,7 +101,7 @@ async def test_each_method_is_called_in_order_with_what_it_has_parameters_for(ho
         return notified
 
     manager = NotifyManager({"shared": notified, "made": lambda _: notified, "made later": later}[how])
-    async with AgentRegistry(None, dispatcher) as registry:
+    async with AgentRegistry(None, ECHO) as registry:
         await two_runs(registry, manager)
         assert notified.said == SAID
     assert notified.closed == (0 if how == "shared" else 1), "one for all users is not closed with one's session"
@@ -131,7 +129,7 @@ async def test_mocks_are_called_with_the_usual_names() -> None:
     mock = Mock()
     for event_type in EventType:
         setattr(mock, f"notify_{event_type.value}", AsyncMock())
-    async with AgentRegistry(None, dispatcher) as registry:
+    async with AgentRegistry(None, ECHO) as registry:
         await two_runs(registry, NotifyManager(mock))
     always = {"user_id": "ada", "run_id": "r-1", "agent_name": "helper"}
     assert mock.notify_agent_started.await_args_list[0].kwargs == always | {"payload": {"request": "go"}}

@@ -445,18 +445,10 @@ def test_no_transport_is_found_where_there_is_none() -> None:
 
 
 def test_the_transport_is_found_below_middleware() -> None:
-    class Transport:
-        def abort(self) -> None: ...
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
     class Server:
-        transport = Transport()
+        transport = Transport(0)
 
         async def send(self, message: Message) -> None: ...
-
-    server = Server()
 
     def wrapped(send: Any) -> Any:
         async def sender(message: Message) -> None:
@@ -464,6 +456,7 @@ def test_the_transport_is_found_below_middleware() -> None:
 
         return sender
 
+    server = Server()
     for send in (server.send, wrapped(server.send), functools.partial(wrapped(wrapped(server.send)))):
         assert id(_transport_of(send)) == id(server.transport)
     assert _transport_of(wrapped(Peer().send)) is None

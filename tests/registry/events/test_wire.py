@@ -50,10 +50,6 @@ def test_each_close_code_has_its_number_and_says_whether_to_come_back() -> None:
     assert {code.reason: int(code) for code in CloseCode if code.is_retryable} == RETRYABLE
 
 
-def test_the_words_of_the_handshake() -> None:
-    assert (SUBPROTOCOL, BEARER_PREFIX, json.loads(PING)) == ("agent-registry.v1", "bearer.", {"type": "ping"})
-
-
 DEFAULTS = {
     "max_events": 1_000,
     "max_bytes": 1_048_576,
@@ -67,9 +63,9 @@ DEFAULTS = {
 }
 
 
-def test_the_limits_that_nobody_set() -> None:
-    limits = SocketLimits()
-    assert {name: getattr(limits, name) for name in SocketLimits.__slots__} == DEFAULTS
+def test_the_words_of_the_handshake_and_the_limits_that_nobody_set() -> None:
+    assert (SUBPROTOCOL, BEARER_PREFIX, json.loads(PING)) == ("agent-registry.v1", "bearer.", {"type": "ping"})
+    assert {name: getattr(SocketLimits(), name) for name in SocketLimits.__slots__} == DEFAULTS
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -74,8 +74,6 @@ def test_else_pauses_double_up_to_a_limit_with_jitter() -> None:
     assert (pause_before(10_000, None, rng) or 99) <= 8.0
 
 
-# ------------------------------------------------------------------------------------------------------- plain words
-
 REQUEST = httpx2.Request("POST", "http://127.0.0.1:9/v1")
 
 

@@ -256,14 +256,10 @@ async def test_what_is_sent_is_what_was_set_and_nothing_of_the_environment(monke
     server = ThreadedServer(Starlette(routes=[Route("/v1/chat/completions", answer, methods=["POST"])]), "plain")
     server.start()
     try:
-
-        async def scenario() -> None:
-            options: dict[str, Any] = {"options": {"temperature": 0}, "headers": {"X-Team": "blue"}, "stream": False}
-            async with client(f"http://127.0.0.1:{server.port}/v1/", send_user=False, **options) as llm:
-                answered = await llm.for_user("ada@example.org").complete(Prompt.of("hello"))
-                assert (answered.text, answered.tokens_in, answered.model) == ("Noted.", 0, "m-1")
-
-        await scenario()
+        options: dict[str, Any] = {"options": {"temperature": 0}, "headers": {"X-Team": "blue"}, "stream": False}
+        async with client(f"http://127.0.0.1:{server.port}/v1/", send_user=False, **options) as llm:
+            answered = await llm.for_user("ada@example.org").complete(Prompt.of("hello"))
+            assert (answered.text, answered.tokens_in, answered.model) == ("Noted.", 0, "m-1")
     finally:
         server.stop()
     ((headers, body),) = seen

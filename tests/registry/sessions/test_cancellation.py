@@ -28,6 +28,7 @@ from tests.registry.kit import (
     Gate,
     Waiting,
     busy,
+    closings,
     context,
     hanging,
     registry_of,
@@ -36,15 +37,6 @@ from tests.registry.kit import (
 from tests.running import settled, turns
 
 SHORT = Limits(close_timeout=0.02)
-
-
-def end(registry: AgentRegistry, how: str) -> Coroutine[Any, Any, Any]:
-    return {
-        "cleanup": lambda: registry.cleanup_user_session("ada"),
-        "trigger": lambda: registry.lifecycle.trigger_cleanup("ada"),
-        "emergency": registry.emergency_cleanup_all,
-        "aclose": registry.aclose,
-    }[how]()
 
 
 ENDS = ["cleanup", "trigger", "emergency", "aclose"]
@@ -91,7 +83,7 @@ async def test_an_end_answers_what_is_in_flight(how: str, steps: int, where: str
         gate.open()
     elif not gate.arrived and where != "run":
         await gate.reached()
-    await end(registry, how)
+    await closings(registry)[how]()
     gate.open()
     assert await task == "alive"
     if steps:
@@ -245,22 +237,17 @@ async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:
         await turns(10)
 
 
-@pytest.mark.parametrize("how", ["remove", "reset", "session", "resources"])
-async def test_an_agent_closed_while_it_runs_answers_agent_closed(how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "count"), [("remove", None), ("resources", None), ("reset", "agents_reset"), ("session", "cleaned_agents")]
+)
+async def test_an_agent_closed_while_it_runs_answers_agent_closed(how: str, count: str | None) -> None:
     gate = Gate()
     async with registry_of(helper=busy(gate)) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         task = asyncio.create_task(agent.run())
         await gate.reached()
-        if how == "remove":
-            assert await registry.remove_user_agent("ada", "helper") is True
-        elif how == "reset":
-            assert (await registry.reset_user_agents("ada"))["agents_reset"] == 1
-        elif how == "session":
-            session = await registry.get_user_session("ada")
-            assert (await session.cleanup_all_agents())["cleaned_agents"] == 1
-        else:
-            assert await registry.lifecycle.cleanup_agent_resources("ada", agent.agent_id) is True
+        answer = await closings(registry)[how]()
+        assert answer is True if count is None else answer[count] == 1
         assert [type(answer) for answer in await settled(task)] == [AgentClosed]
         assert agent.closed == 1  # type: ignore[attr-defined]
         with pytest.raises(AgentClosed):
@@ -274,13 +261,7 @@ async def test_cancelling_who_closes_does_not_stop_the_closing(how: str) -> None
     registry = AgentRegistry()
     registry.register("helper", hanging(gate))
     agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(2)]
-    calls = {
-        "cleanup": lambda: registry.cleanup_user_session("ada"),
-        "reset": lambda: registry.reset_user_agents("ada"),
-        "remove": lambda: registry.remove_user_agent("ada", "helper"),
-        "aclose": registry.aclose,
-    }
-    caller = asyncio.create_task(calls[how]())
+    caller = asyncio.create_task(closings(registry)[how]())
     await gate.reached()
     caller.cancel()
     await settled(caller)

@@ -7,7 +7,7 @@ import functools
 import itertools
 import logging
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from tests.registry.kit import (
     Raising,
     RaisingLate,
     Waiting,
+    closings,
     context,
     failing,
     hanging,
@@ -188,27 +189,6 @@ async def test_a_cleanup_may_use_what_the_agent_holds_and_begin_nothing() -> Non
         assert len(registry._directory) == 0
 
 
-def closers(registry: AgentRegistry) -> dict[str, Callable[[], Coroutine[Any, Any, Any]]]:
-    async def session_cleanup() -> Any:
-        session = registry._directory.find("ada")
-        return None if session is None else await session.cleanup_all_agents()
-
-    async def evict() -> Any:
-        return await registry.create_agent_for_user("ada", "kind0", context())
-
-    return {
-        "remove": lambda: registry.remove_user_agent("ada", "kind0"),
-        "reset": lambda: registry.reset_user_agents("ada"),
-        "cleanup": lambda: registry.cleanup_user_session("ada"),
-        "trigger": lambda: registry.lifecycle.trigger_cleanup("ada"),
-        "resources": lambda: registry.lifecycle.cleanup_agent_resources("ada", "kind0"),
-        "session": session_cleanup,
-        "emergency": registry.emergency_cleanup_all,
-        "sweep": registry.lifecycle.sweep,
-        "evict": evict,
-    }
-
-
 NAMES = ("remove", "reset", "cleanup", "trigger", "resources", "session", "emergency", "sweep", "evict")
 
 
@@ -224,9 +204,11 @@ async def test_closed_exactly_once_whoever_races(one: str, two: str) -> None:
             registry = AgentRegistry(limits=limits, clock=functools.partial(now.__getitem__, 0))
             agents = await filled(registry, kind, kind, kind)
             now[0] = 100.0
-            first = asyncio.create_task(closers(registry)[one]())
+            calls = closings(registry, agent_type="kind0")
+            calls["evict"] = lambda registry=registry: registry.create_agent_for_user("ada", "kind0", context())  # type: ignore[misc]
+            first = asyncio.create_task(calls[one]())
             await turns(apart)
-            second = asyncio.create_task(closers(registry)[two]())
+            second = asyncio.create_task(calls[two]())
             answers = await settled(first, second)
             for answer in answers:
                 assert not isinstance(answer, BaseException) or isinstance(answer, SessionClosed), answer
@@ -268,12 +250,6 @@ async def test_aclose_reports_and_is_idempotent() -> None:
     assert [*answers] == [report] * 3
     answers[0]["errors"].clear()
     assert await registry.aclose() == answers[1], "a report is its reader's own"
-
-
-# --------------------------------------------------------------------------------------------------- afterwards
-
-
-# ------------------------------------------------------------------------------------------------------- costs
 
 
 @pytest.mark.usefixtures("unlogged")

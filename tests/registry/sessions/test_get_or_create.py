@@ -98,20 +98,6 @@ async def test_a_caller_may_try_again_in_the_turn_in_which_it_failed() -> None:
         assert calls == 3
 
 
-async def test_a_factory_that_cancels_itself_is_an_error_not_a_cancellation() -> None:
-    from registry import AgentCreationFailed
-
-    async def factory(_: AgentScope) -> BaseAgent:
-        raise asyncio.CancelledError
-
-    async with registry_of(helper=factory) as registry:
-        with pytest.raises(AgentCreationFailed, match=r"^the factory was cancelled from within$"):
-            await registry.get_or_create_agent(context(), "helper")
-        with pytest.raises(AgentCreationFailed, match="cancelled from within"):
-            await registry.create_agent_for_user("ada", "helper", context())
-        assert len(registry._directory) == 0
-
-
 @pytest.mark.parametrize("through", ["nothing", "gather", "a run", "a child task", "a manager", "a dispatcher factory"])
 async def test_a_factory_that_asks_for_its_own_agent(through: str) -> None:
     async def ask() -> BaseAgent:

@@ -43,15 +43,14 @@ async def test_runs_of_one_agent_are_bounded() -> None:
         assert (await agent.run("again")).output == "again"
 
 
-@pytest.mark.parametrize("how", ["create", "get_or_create", "mixed"])
-async def test_what_is_being_made_for_one_user_is_bounded(how: str) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_what_is_being_made_for_one_user_is_bounded(*, is_shared: bool) -> None:
     gate = Gate()
     async with AgentRegistry(limits=Limits(max_creates_per_user=4)) as registry:
         for number in range(5):
             registry.register(f"slow-{number}", slow(gate))
 
         def ask(number: int) -> asyncio.Future[BaseAgent]:
-            is_shared = how == "get_or_create" or (how == "mixed" and number % 2)
             return asyncio.ensure_future(
                 registry.get_or_create_agent(context(), f"slow-{number}")
                 if is_shared
@@ -65,7 +64,7 @@ async def test_what_is_being_made_for_one_user_is_bounded(how: str) -> None:
                 CapacityExceeded, match=r"of user 'ada' 4 agents .*Limits.max_creates_per_user.*; await"
             ):
                 await ask(4)
-        if how == "get_or_create":
+        if is_shared:
             # A joining caller makes nothing.
             asked += [ask(number) for number in range(4)]
         await bob_is_well(registry)

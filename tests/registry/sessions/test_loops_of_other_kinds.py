@@ -35,12 +35,14 @@ from tests.registry.kit import (
     RaisingLate,
     Waiting,
     busy,
+    closings,
     context,
     freed_at_once,
     hanging,
     received,
     registry_of,
     slow,
+    with_tools,
 )
 from tests.running import settled, turns
 
@@ -136,8 +138,7 @@ async def fail_at_once(*_: Any) -> Any:
     raise ValueError("no")
 
 
-async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-    return ToolDispatcher(user_context, bridge, [Tool("fail", fail_at_once)])
+FAILING = with_tools(Tool("fail", fail_at_once))
 
 
 class AsyncManager:
@@ -316,7 +317,7 @@ def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pyt
 
     async def main() -> None:
         limits = Limits(close_timeout=0.02 if "hang" in name else 5.0, max_agents_per_user=MOST)
-        async with AgentRegistry(None, dispatcher, limits=limits) as registry:
+        async with AgentRegistry(None, FAILING, limits=limits) as registry:
             registry.register("ends", Ends)
             registry.register("hangs in cleanup", hanging(Gate()))
             registry.register("busy", busy(Gate()))
@@ -351,7 +352,7 @@ def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
     async def main() -> None:
         manager = WebSocketManager()
         client = manager.connect("ada")
-        async with AgentRegistry(None, dispatcher) as registry:
+        async with AgentRegistry(None, FAILING) as registry:
             registry.register("ends", Ends)
             registry.register("waits in cleanup", Waiting)
             agents = await asyncio.gather(
@@ -390,7 +391,7 @@ def test_a_bridge_that_is_refused_before_its_making_has_begun_leaves_no_coroutin
 
 
 @EACH_KIND
-@pytest.mark.parametrize("how", ["removal", "reset", "end"])
+@pytest.mark.parametrize("how", ["remove", "reset", "cleanup"])
 @pytest.mark.filterwarnings("ignore:.*was never closed:ResourceWarning")
 def test_a_closing_that_its_loop_cut_off_closes_what_it_can_and_says_that_something_is_lost(
     kind: str, how: str
@@ -405,15 +406,10 @@ def test_a_closing_that_its_loop_cut_off_closes_what_it_can_and_says_that_someth
         registry = AgentRegistry()
         registry.register("hanging", hanging(gate))
         agents.append(await registry.create_agent_for_user("ada", "hanging", context()))
-        calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
-            "removal": lambda: registry.remove_user_agent("ada", "hanging"),
-            "reset": lambda: registry.reset_user_agents("ada"),
-            "end": lambda: registry.cleanup_user_session("ada"),
-        }
 
         async def close() -> None:
             try:
-                await calls[how]()
+                await closings(registry, agent_type="hanging")[how]()
             except asyncio.CancelledError:
                 # As a program that catches the end of its loop, and asks once more.
                 try:
@@ -429,7 +425,7 @@ def test_a_closing_that_its_loop_cut_off_closes_what_it_can_and_says_that_someth
         runner.run(main())
     gc.collect()  # Or its warning would be another test's.
     assert (agents[0].closed, agents[0].is_closed) == (1, True)
-    if how == "end":
+    if how == "cleanup":
         assert [str(error) for error in said] == [
             "the closing was cut off with its event loop; anything not yet closed is lost"
         ]

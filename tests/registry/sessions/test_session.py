@@ -146,9 +146,6 @@ async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> N
         assert "closed" in repr(old)
 
 
-# ---------------------------------------------------------------------------------------------------------- the bridge
-
-
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager(*, is_async: bool) -> None:
     gate = Gate()
@@ -263,9 +260,6 @@ async def test_a_falsy_bridge_is_a_bridge() -> None:
         await agent.run()
         assert len(manager.made[0].sent) == 2
         assert type(agent.bridge) is not AgentWebSocketBridge
-
-
-# ---------------------------------------------------------------------- how a session gets its bridge and gives it back
 
 
 class Silly:

@@ -79,18 +79,12 @@ def test_each_question_has_its_name_and_its_parameters_with_their_defaults(datab
     assert all(question.description for question in QUESTIONS.values())
 
 
-def test_admins_alone_are_asked_about_the_corpus() -> None:
-    assert ADMIN == "admin"
+def test_admins_alone_are_asked_about_the_corpus_and_there_is_a_tool_for_each_question() -> None:
     needed = {question.name: question.requires for question in QUESTIONS.values()}
-    assert needed == dict.fromkeys(OF_EVERYBODY, frozenset()) | dict.fromkeys(OF_ADMINS, frozenset({"admin"}))
-
-
-def test_there_is_a_tool_for_each_question_with_its_words_and_permissions() -> None:
+    assert needed == dict.fromkeys(OF_EVERYBODY, frozenset()) | dict.fromkeys(OF_ADMINS, frozenset({ADMIN}))
+    assert ADMIN == "admin"
     for tool, question in zip(USAGE_TOOLS, QUESTIONS.values(), strict=True):
         assert (tool.name, tool.description, tool.requires) == (question.name, question.description, question.requires)
-
-
-# ------------------------------------------------------------------------------------------------------------- bounds
 
 
 @pytest.mark.parametrize(
@@ -142,9 +136,6 @@ def test_a_limit_in_milliseconds_is_a_finite_number_of_at_least_0(database: Usag
     assert said(database, "usage_signals", {"latency_limit_ms": wrong}) == expected
 
 
-# -------------------------------------------------------------------------------------------------------------- words
-
-
 NO_PRICES = "is not a mapping of model to [US dollars per million in, per million out]"
 SECOND, FIRST = "2025-03-02T00:00:00+00:00", "2025-03-01T00:00:00+00:00"
 WRONG: list[tuple[str, dict[Any, Any], str]] = [
@@ -190,9 +181,6 @@ def test_another_user_s_records_are_refused_in_one_sentence(database: UsageDatab
     words = "^usage_totals was asked for user 'bob', but serves 'ada'$"
     with pytest.raises(ContextBoundaryError, match=words):
         QUESTIONS["usage_totals"].ask(database, {"user_id": "bob"})
-
-
-# ------------------------------------------------------------------------------------------------------------ answers
 
 
 def test_savings_name_the_model_and_the_price_they_were_computed_with(database: UsageDatabase) -> None:

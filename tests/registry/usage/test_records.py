@@ -22,8 +22,6 @@ ROW: dict[str, Any] = {**UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat"
 NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
 
 
-# ------------------------------------------------------------------------------------------------------------ records
-
 COUNT = "is not a count; pass an int from 0 to 1000000000000"
 AMOUNT = "is not an amount; pass a finite number from 0 to 1e+12"
 NO_ZONE = "has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00"
@@ -102,9 +100,6 @@ def test_the_greatest_and_the_least_of_every_column_are_taken() -> None:
     assert parse_records([without_feature])[0].feature == ""
 
 
-# ------------------------------------------------------------------------------------------------------------ filters
-
-
 def test_a_filter_keeps_its_limits_in_utc_and_its_models_in_a_tuple() -> None:
     at = datetime(2025, 3, 1, 1, tzinfo=timezone(timedelta(hours=1)))
     chosen = UsageFilter(since=at, until=at, models=["a", "b"])  # type: ignore[arg-type]
@@ -126,9 +121,6 @@ def test_a_filter_keeps_its_limits_in_utc_and_its_models_in_a_tuple() -> None:
 def test_filters_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         UsageFilter(**options)
-
-
-# ------------------------------------------------------------------------------------------- prices and made-up records
 
 
 END = datetime(2025, 6, 1, tzinfo=UTC)

@@ -500,8 +500,6 @@ async def test_a_change_of_the_corpus_is_told_with_what_there_is_afterwards() ->
         )
 
 
-# ------------------------------------------------------- their texts about four calls, word for word: all that users see
-
 FOUR_CALLS = [
     # The second repeats the first; the third is short and not of the cheapest model; the fourth is.
     UsageRecord(NOON - timedelta(hours=48), "large", 1_000, 500, 1_500.0, 0.5, "chat"),
