@@ -32,7 +32,7 @@ class Counter(BaseAgent):
 
 
 def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-    return ToolDispatcher(user_context, bridge, [Tool("count", lambda _, parameters: len(parameters["text"]))])
+    return ToolDispatcher(user_context, bridge, [Tool("count", lambda _, parameters: len(str(parameters["text"])))])
 
 
 async def main() -> None:
