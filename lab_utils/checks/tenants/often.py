@@ -19,7 +19,7 @@ from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule,
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.standin import Asked, Fault, Misbehaviour
-from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Target
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Subscription, Target
 from lab_utils.trial import OutOfTime, Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_checks_own
 from lab_utils.values.limits import limited
@@ -35,7 +35,7 @@ _TIMES: Final = (60, 61)
 may let every second call in."""
 _OFTEN: Final = 120
 """How often a customer makes calls that succeed."""
-_CALLS: Final = ("read", "create", "total", "ask")
+_CALLS: Final = ("read", "create", "total", "ask", "get", "listen")
 """The calls of which each observer makes one, those that need another capability last."""
 _ONE: Final = "\ufb01na.b-c_d+e@f:g/h|i#J\u00e9,k  l"
 """An id that many careless comparisons shorten or change: `alike_to` returns those that they take for it."""
@@ -43,6 +43,8 @@ _BUSY: Final = (_ONE, "0042")
 _SIGNS: Final = ":@.-_+/|#, "
 _LATER_S: Final = (11.0, 20.0, 30.0, 240.0)
 """Virtual seconds, each after the last, after which those who failed call again: a breaker lets them in on trial."""
+_ARRIVES_S: Final = 1.0
+"""Virtual seconds in which a client receives what was sent to it."""
 _FEW, _MANY = 4, 70
 """Customers with ids that are not alike; and customers in all where a limit may count in buckets."""
 _LATE_S, _ENOUGH_S = 5.0, 60.0
@@ -129,6 +131,7 @@ class _History:
         many = max(_FEW, _MANY - len(self._others)) if way.succeeds else _FEW
         self._others += [f"one-of-many-{number}" for number in range(many)]
         self._handles: dict[str, Handle] = {}
+        self._clients: list[Subscription] = []
         self._is_at_it = False
         self._faults = itertools.cycle(_FAULTS)
         self.failed = 0
@@ -219,7 +222,23 @@ class _History:
                 return await self._run(user, "tool", name=UNKNOWN_TOOL)
             case "read":
                 return await self._run(user, "read", key="a key that nobody writes")
+            case "get" if Capability.LOOKUP in able:
+                return await self._target.get(user, "helper")
+            case "listen" if Capability.EVENTS in able:
+                return await self._listen(user)
         return None
+
+    async def _listen(self, user: str) -> Any:
+        """Connect, and stay; return the events of a run that the new client receives. Who calls again and again has all
+        thoughts in the first run: with as many clients as calls they would take long."""
+        client = self._target.subscribe(user)
+        self._clients.append(client)
+        if not self._is_at_it:
+            await self._run(user, "think", thoughts=["a thought"])
+            await asyncio.sleep(_ARRIVES_S)
+        elif len(self._clients) == 1:
+            await self._run(user, "think", thoughts=["a thought"] * _OFTEN)
+        return [(event.user, event.type) for event in client.received()]
 
     async def _run(self, user: str, action: str, /, **arguments: Any) -> Any:
         if user not in self._handles:

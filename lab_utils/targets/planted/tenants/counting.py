@@ -6,15 +6,15 @@ import time
 import unicodedata
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from lab_utils.target import Command, Handle, Recipe, Refusal, Refused
+from lab_utils.target import Command, Delivered, Handle, Recipe, Refusal, Refused, Subscription
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
-from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED", "BreakerOfEachUser", "LimitOfEachUser"]
 
@@ -134,6 +134,7 @@ class LimitOfEachUser(ReferenceTarget):
     """A user may make eighty calls of a kind a minute."""
 
     most = 80
+    counted: ClassVar[tuple[str, ...]] = ("run", "create")
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,6 +147,8 @@ class LimitOfEachUser(ReferenceTarget):
 
     def count(self, user: str, kind: str) -> None:
         """Count a call, or refuse it."""
+        if kind not in self.counted:
+            return
         if (minute := int(time.monotonic() // 60)) != self.minute:
             self.minute = minute
             self.calls.clear()
@@ -205,6 +208,68 @@ class LimitOfABucket(LimitOfEachUser):
         return zlib.crc32(user.encode()) % 32
 
 
+class LookupsOfEachUser(LimitOfEachUser):
+    """A user may look for agents eighty times a minute."""
+
+    counted = ("get",)
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        self.count(user, "get")
+        return await super().get(user, agent_type, thread)
+
+
+class LookupsOfTheTenant(LookupsOfEachUser):
+    """Lookups are counted under the part of the id before a colon."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.partition(":")[0]
+
+
+class ConnectionsOfEachUser(LimitOfEachUser):
+    """A user may connect eighty times a minute."""
+
+    counted = ("subscribe",)
+
+    def subscribe(self, user: str) -> Subscription:
+        self.count(user, "subscribe")
+        return super().subscribe(user)
+
+
+class ConnectionsOfTheTenant(ConnectionsOfEachUser):
+    """Connections are counted under the part of the id before a colon."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.partition(":")[0]
+
+
+class EventsOfEachUser(LimitOfEachUser):
+    """A user is sent eighty thoughts a minute, and not the rest."""
+
+    counted = ("event",)
+
+    def make_bridge(self, user: str) -> Bridge:
+        bridge = _Sparing(user, self.clients_of(user))
+        bridge.count = self.count
+        return bridge
+
+
+class _Sparing(Bridge):
+    count: Callable[[str, str], None]
+
+    def send(self, event: Delivered) -> None:
+        with suppress(Refused):
+            if event.type == "agent_thinking":
+                self.count(self.user, "event")
+            super().send(event)
+
+
+class EventsOfTheTenant(EventsOfEachUser):
+    """Events are counted under the part of the id before a colon."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.partition(":")[0]
+
+
 def _planted(kind: type[ReferenceTarget], twin: type[ReferenceTarget]) -> Planted:
     return replace(planted_by(kind, "interference"), twin=f"{twin.__module__}:{twin.__name__}")
 
@@ -219,4 +284,7 @@ PLANTED = (
             LimitOfABucket,
         )
     ),
+    _planted(LookupsOfTheTenant, LookupsOfEachUser),
+    _planted(ConnectionsOfTheTenant, ConnectionsOfEachUser),
+    _planted(EventsOfTheTenant, EventsOfEachUser),
 )
