@@ -7,7 +7,7 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any
@@ -278,20 +278,39 @@ class _Lives:
 
     async def _at_once(self, first: Key, second: Key) -> None:
         """Both are made by one call each, at the same time, and then read: what is under way has a key, too."""
-        if self._pair.is_one_of_many or not self._can({Capability.GET_OR_CREATE, Capability.END}):
+        if self._pair.is_one_of_many or not self._can({Capability.END}):
             return
+        target, keys = self._target, (first, second)
+        if len(self._pair.order) != 2:
+            # For want of time not where two parts are neighbours: three that are joined are alike, too.
+            await self._make_at_once(
+                keys, "create", lambda key: target.create(key.user, key.agent_type, thread=key.thread)
+            )
+            if first.user != second.user and self._can({Capability.MODEL}):
+                texts = {key: f"A note:\n- note: {_memo(key)}" for key in keys}
+                await self._read_at_once(keys, "ask", lambda key: self._run(key, "ask", text=texts[key]))
+            await self._all_end(keys)
+        if self._can({Capability.GET_OR_CREATE}):
+            make = target.get_or_create
+            await self._make_at_once(keys, "get_or_create", lambda key: make(key.user, key.agent_type, key.thread))
+            if first.user != second.user:
+                action, given = ("tool", {"name": "rows"}) if self._can({Capability.TOOLS}) else ("recall", {})
+                await self._read_at_once(keys, action, lambda key: self._run(key, action, **given))
+            await self._all_end(keys)
+
+    async def _make_at_once(self, keys: tuple[Key, Key], call: str, make: Callable[[Key], Awaitable[Handle]]) -> None:
         self._handles.clear()
-        both = [self._target.get_or_create(key.user, key.agent_type, key.thread) for key in (first, second)]
-        for key, found in zip((first, second), await asyncio.gather(*both), strict=True):
-            self._found("get_or_create beside that of the other", key, found)
+        for key, found in zip(keys, await asyncio.gather(*map(make, keys)), strict=True):
+            self._found(f"{call} beside that of the other", key, found)
             self._handles[key] = found
-        if first.user != second.user:
-            # A read that is under way may be shared by those who ask for the same.
-            action, given = ("tool", {"name": "rows"}) if self._can({Capability.TOOLS}) else ("recall", {})
-            asked = (self._run(key, action, **given) for key in (first, second))
-            for key, answer in zip((first, second), await asyncio.gather(*asked), strict=True):
-                self._own(f"{action} beside that of the other", key, answer, ())
-        for user in dict.fromkeys((first.user, second.user)):
+
+    async def _read_at_once(self, keys: tuple[Key, Key], what: str, read: Callable[[Key], Awaitable[Any]]) -> None:
+        """A read or a question that is under way may be shared by those who ask for the same."""
+        for key, answer in zip(keys, await asyncio.gather(*map(read, keys)), strict=True):
+            self._own(f"{what} beside that of the other", key, answer, (_memo(key),) if what == "ask" else ())
+
+    async def _all_end(self, keys: tuple[Key, Key]) -> None:
+        for user in dict.fromkeys(key.user for key in keys):
             await self._target.end(user)
 
     async def _ask(self, key: Key) -> None:
@@ -327,9 +346,8 @@ class _Lives:
                 held = self._target.connections(first.user)
                 sentence = f"{first.user!r} has {held} connections, not {before}, after that end"
                 self._require(held == before, first, sentence, held)
-        for user in dict.fromkeys((first.user, second.user)):
-            if self._can({Capability.END}):
-                await self._target.end(user)
+        if self._can({Capability.END}):
+            await self._all_end((first, second))
 
     async def _works(self, key: Key, after: str) -> None:
         try:

@@ -13,10 +13,10 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from registry import Completion, LLMFailed, Message, Prompt
 
-__all__ = ["PLANTED"]
+__all__ = ["PLANTED", "Asking", "Between"]
 
 
-class _Between:
+class Between:
     """Stands between all agents and the model, as a team's own module for its prompts does."""
 
     def __init__(self, llm: Any) -> None:
@@ -33,7 +33,7 @@ class _Between:
 
 
 class _Call:
-    def __init__(self, between: _Between, user_id: str) -> None:
+    def __init__(self, between: Between, user_id: str) -> None:
         self.between = between
         self.user_id = user_id
 
@@ -41,14 +41,16 @@ class _Call:
         return await self.between.ask(self.user_id, prompt)
 
 
-class _Asking(AgentRegistryTarget):
-    between: type[_Between]
+class Asking(AgentRegistryTarget):
+    """Its agents ask a model through a module of its own."""
+
+    between: type[Between]
 
     def make_llm(self) -> Any:
         return self.between(super().make_llm())
 
 
-class _OverHTTP(_Asking):
+class _OverHTTP(Asking):
     """Always asks over HTTP: the defect is in the messages."""
 
     llm_over = "http"
@@ -57,7 +59,7 @@ class _OverHTTP(_Asking):
         return super().choose_model("http", plan)
 
 
-class _Remembering(_Between):
+class _Remembering(Between):
     """Sends the model the last prompts again, so that it can follow a conversation: everybody's."""
 
     def __init__(self, llm: Any) -> None:
@@ -76,7 +78,7 @@ class PromptHistoryShared(_OverHTTP):
     between = _Remembering
 
 
-class _Naming(_Between):
+class _Naming(Between):
     first = ""
 
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
@@ -90,7 +92,7 @@ class FirstUsersName(_OverHTTP):
     between = _Naming
 
 
-class _Caching(_Between):
+class _Caching(Between):
     def __init__(self, llm: Any) -> None:
         super().__init__(llm)
         self.answers: dict[str, Completion] = {}
@@ -108,7 +110,7 @@ class AnswersCachedByHead(_OverHTTP):
     between = _Caching
 
 
-class _Retrying(_Between):
+class _Retrying(Between):
     prompt: Prompt
 
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
@@ -128,7 +130,7 @@ class RetriesLastPrompt(_OverHTTP):
     llm_options: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
 
 
-class _Keeping(_Between):
+class _Keeping(Between):
     def __init__(self, llm: Any) -> None:
         super().__init__(llm)
         self.unanswered: list[Message] = []
@@ -149,7 +151,7 @@ class FailedPromptKept(_OverHTTP):
     between = _Keeping
 
 
-class _Tracing(_Between):
+class _Tracing(Between):
     """Sends the prompt before along, so that who reads the provider's log can follow a conversation: everybody's."""
 
     previous = ""
@@ -167,7 +169,7 @@ class PreviousPromptInMetadata(_OverHTTP):
     between = _Tracing
 
 
-class _Hiding(_Between):
+class _Hiding(Between):
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
         try:
             return await super().ask(user_id, prompt)
@@ -181,7 +183,7 @@ class FailureAnswersNothing(_OverHTTP):
     between = _Hiding
 
 
-class _Hasty(_Between):
+class _Hasty(Between):
     """Speaks with the endpoint by the client library's own stream."""
 
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
@@ -207,7 +209,7 @@ class PartTakenForWhole(_OverHTTP):
     between = _Hasty
 
 
-class _Guarded(_Between):
+class _Guarded(Between):
     """Asks no more for half a minute, once twenty calls in a row have failed."""
 
     def __init__(self, llm: Any) -> None:
@@ -238,19 +240,19 @@ class _GuardedRightly(_Guarded):
         return user_id
 
 
-class BreakerOfModel(_Asking):
+class BreakerOfModel(Asking):
     """A circuit breaker before the model opens for everybody when one user's calls fail."""
 
     between = _Guarded
 
 
-class BreakerOfModelForEach(_Asking):
+class BreakerOfModelForEach(Asking):
     """The same, for that user alone."""
 
     between = _GuardedRightly
 
 
-class _FallingBack(_Between):
+class _FallingBack(Between):
     """Answers a question that has failed before with a fixed text."""
 
     def __init__(self, llm: Any) -> None:
@@ -277,19 +279,19 @@ class _FallingBackForEach(_FallingBack):
         return user_id
 
 
-class FallbackForAll(_Asking):
+class FallbackForAll(Asking):
     """Whoever asks a question that has failed for one user is answered with the fallback text."""
 
     between = _FallingBack
 
 
-class FallbackForEach(_Asking):
+class FallbackForEach(Asking):
     """The same, for that user alone."""
 
     between = _FallingBackForEach
 
 
-class _Closing(_Between):
+class _Closing(Between):
     """Closes its client when an answer breaks off, since nobody knows what is still on the way."""
 
     opens_again = False
@@ -309,19 +311,19 @@ class _OpeningAgain(_Closing):
     opens_again = True
 
 
-class ClientClosedForAll(_Asking):
+class ClientClosedForAll(Asking):
     """An answer that breaks off closes the client of the model, which serves all users, for good."""
 
     between = _Closing
 
 
-class ClientOpenedAgain(_Asking):
+class ClientOpenedAgain(Asking):
     """The same, which opens it again."""
 
     between = _OpeningAgain
 
 
-class _Queueing(_Between):
+class _Queueing(Between):
     """Prompts wait in one line, and each call sends the first; one that failed goes back to its place."""
 
     keeps_failed = True
@@ -345,19 +347,19 @@ class _QueueingOnce(_Queueing):
     keeps_failed = False
 
 
-class FailedPromptAnsweredToTheNext(_Asking):
+class FailedPromptAnsweredToTheNext(Asking):
     """A prompt that failed is sent again by the next call, of any user, which returns the answer."""
 
     between = _Queueing
 
 
-class FailedPromptTakenOut(_Asking):
+class FailedPromptTakenOut(Asking):
     """The same line, from which a prompt that failed is taken."""
 
     between = _QueueingOnce
 
 
-class _NotAsking(_Between):
+class _NotAsking(Between):
     """Raises the last error again for a second, and spares the model the call."""
 
     raises_for_all = True
@@ -383,19 +385,19 @@ class _NotAskingForEach(_NotAsking):
     raises_for_all = False
 
 
-class LastErrorForAll(_Asking):
+class LastErrorForAll(Asking):
     """For a second after a failed call everybody's calls raise the same error, with the prompt in its text."""
 
     between = _NotAsking
 
 
-class LastErrorForEach(_Asking):
+class LastErrorForEach(Asking):
     """The same, for that user alone."""
 
     between = _NotAskingForEach
 
 
-class _TakingTurns(_Between):
+class _TakingTurns(Between):
     """Asks one question at a time."""
 
     is_for_all = True
@@ -413,19 +415,19 @@ class _TakingTurnsForEach(_TakingTurns):
     is_for_all = False
 
 
-class OneQuestionAtATime(_Asking):
+class OneQuestionAtATime(Asking):
     """The model is asked one question at a time: while it is silent to one user, all others wait."""
 
     between = _TakingTurns
 
 
-class OneQuestionOfEachUser(_Asking):
+class OneQuestionOfEachUser(Asking):
     """The same, of each user."""
 
     between = _TakingTurnsForEach
 
 
-def _planted(make: type[AgentRegistryTarget], *anomalies: str, twin: type[_Asking] | None = None) -> Planted:
+def _planted(make: type[AgentRegistryTarget], *anomalies: str, twin: type[Asking] | None = None) -> Planted:
     right = "agent_registry" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, right)
 

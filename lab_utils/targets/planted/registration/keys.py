@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -12,9 +13,16 @@ from weakref import ref
 
 from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from registry import Completion, Prompt
 
 __all__ = ["PLANTED"]
+
+
+def _mailbox(user: str) -> str:
+    name, at, host = user.partition("@")
+    return f"{name.partition('+')[0]}{at}{host}" if at else user
 
 
 class _Joining(ReferenceTarget):
@@ -126,6 +134,41 @@ class MakingsByJoinedKey(ReferenceTarget):
             self.making[key] = making
             making.add_done_callback(lambda _: self.making.pop(key, None))
         return await asyncio.shield(making)
+
+
+class CreatesInFlight(ReferenceTarget):
+    """Right: creates of one key that are under way at once are one create, as of a client who clicks twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.creating: dict[str, asyncio.Task[Handle]] = {}
+
+    def create_for(self, user: str, agent_type: str, thread: str) -> str:
+        """The name under which a create is kept while it is under way."""
+        return repr((user, agent_type, thread))
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        # A first request of several at once begins in the same turn of the loop.
+        await asyncio.sleep(0)
+        key = self.create_for(user, agent_type, options.get("thread", "main"))
+        if (creating := self.creating.get(key)) is None:
+            creating = self.creating[key] = asyncio.ensure_future(super().create(user, agent_type, **options))
+            creating.add_done_callback(lambda _: self.creating.pop(key, None))
+        return await asyncio.shield(creating)
+
+
+class CreatesInFlightJoined(CreatesInFlight):
+    """Creates under way are kept under "user:type:thread": whoever comes meanwhile joins them."""
+
+    def create_for(self, user: str, agent_type: str, thread: str) -> str:
+        return f"{user}:{agent_type}:{thread}"
+
+
+class CreatesInFlightByMailbox(CreatesInFlight):
+    """Creates under way are kept under the mail address without its tag: whoever comes meanwhile joins them."""
+
+    def create_for(self, user: str, agent_type: str, thread: str) -> str:
+        return repr((_mailbox(user), agent_type, thread))
 
 
 class AnswersByRunId(ReferenceTarget):
@@ -333,8 +376,7 @@ class RowsInFlightByMailbox(RowsInFlight):
     """Reads of rows under way are kept under the mail address without its tag: whoever comes meanwhile joins them."""
 
     def read_for(self, user: str) -> str:
-        name, at, host = user.partition("@")
-        return f"{name.partition('+')[0]}{at}{host}"
+        return _mailbox(user)
 
 
 class RowsInFlightByName(RowsInFlight):
@@ -352,8 +394,47 @@ class RowsInFlightWithoutAccents(RowsInFlight):
         return user if user == letters else "".join(one for one in letters if not unicodedata.combining(one))
 
 
-def _planted(make: type[ReferenceTarget], anomaly: str = "joined-key") -> Planted:
-    twin = f"{RowsInFlight.__module__}:{RowsInFlight.__name__}" if issubclass(make, RowsInFlight) else "reference"
+class _Waiting(Between):
+    """A prompt waits under a name until the next turn of the loop, and goes out then."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.asked: Counter[str] = Counter()
+        self.prompts: dict[tuple[str, int], Prompt] = {}
+
+    def name_of(self, user_id: str) -> str:
+        """The part of the name that says who asks."""
+        return user_id
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.asked[user_id] += 1
+        name = self.name_of(user_id), self.asked[user_id]
+        self.prompts[name] = prompt
+        await asyncio.sleep(0)
+        return await super().ask(user_id, self.prompts.pop(name, prompt))
+
+
+class _WaitingByMailbox(_Waiting):
+    def name_of(self, user_id: str) -> str:
+        return _mailbox(user_id)
+
+
+class QuestionsWaiting(Asking):
+    """Right: prompts that wait to be sent are kept under their user and a number."""
+
+    between = _Waiting
+
+
+class QuestionsWaitingByMailbox(Asking):
+    """Prompts that wait to be sent are kept under the mail address without its tag: one takes the place of another."""
+
+    between = _WaitingByMailbox
+
+
+def _planted(make: type[Any], anomaly: str = "joined-key") -> Planted:
+    rights = {RowsInFlight: RowsInFlight, CreatesInFlight: CreatesInFlight, Asking: QuestionsWaiting}
+    right = next((right for kind, right in rights.items() if issubclass(make, kind)), None)
+    twin = "reference" if right is None else f"{right.__module__}:{right.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, twin)
 
 
@@ -381,4 +462,7 @@ PLANTED = (
     _planted(RowsInFlightByMailbox, "merged-identity"),
     _planted(RowsInFlightByName, "merged-identity"),
     _planted(RowsInFlightWithoutAccents, "merged-identity"),
+    _planted(CreatesInFlightJoined),
+    _planted(CreatesInFlightByMailbox, "merged-identity"),
+    _planted(QuestionsWaitingByMailbox, "merged-identity"),
 )
