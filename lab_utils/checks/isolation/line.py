@@ -40,6 +40,8 @@ class Line(Scene):
         self._rows |= {user: rows_for(user, 2, random.Random(user)) for user in (*self._callers, *self._crowded)}
         self._known: set[Signature] = set()
         self._is_alone = True
+        self.never_served = 0
+        """Callers who were still waiting when nothing had been interrupted."""
         # The steps that a caller alone makes, but the last, and those that each of many has made.
         self._whole, self._made = 0, Counter[asyncio.Task[Any]]()
         # The innermost task that a caller waits for -> the caller; a caller in line -> the future that ends the wait.
@@ -81,8 +83,9 @@ class Line(Scene):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 self.loop.require_explorable(error)
         if late and not self.cut.is_cut:
-            # They wait for ever without an interruption too, which other checks judge.
+            # They wait for ever without an interruption too: what that of one of them does cannot be seen.
             self.points.clear()
+            self.never_served = len(late)
 
     def _look(self, task: asyncio.Task[Any] | None) -> None:
         for ready in [one for one, turn in self._line.items() if turn is None or turn.done()]:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from lab_utils.checks.isolation.cuts import CALLS, CROWD, FAILING, HOOKS, Cut, calls_of
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions, lived
+from lab_utils.checks.isolation.line import Line
 from lab_utils.checks.isolation.scene import Size
 from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
@@ -40,10 +41,13 @@ class _Often(Exploration):
             many = Cut(call, "uncut", beside=CROWD, times=self.times)
             # What fails here fails in the other histories too, and is judged there.
             with suppress(Exception):
-                places = lived(many, self._make, self._seed, Size.BRIEF)[0].points
-                if not known.issuperset(places):
+                scene = lived(many, self._make, self._seed, Size.BRIEF)[0]
+                if isinstance(scene, Line) and scene.never_served:
+                    unserved = f"{scene.never_served} of {self.times} at once are never served"
+                    self.left_out.append(f"callers of {call!r} who are cancelled in line: {unserved}")
+                if not known.issuperset(scene.points):
                     calls.append(call)
-                known |= set(places)
+                known |= set(scene.points)
         return calls
 
     def cuts(self, call: str, beside: str) -> Iterator[Cut]:

@@ -48,6 +48,7 @@ _BEGINS_S = 1.0
 _RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
+_NO_CLEANUP = "its agents have no cleanup"
 
 _CALLER: ContextVar[str] = ContextVar("_CALLER", default="")
 
@@ -134,9 +135,10 @@ async def _order(stage: Stage, target: Target) -> None:
         await close()
         await stage.rest()
         orders[what] = begun.copy()
+    if not any(orders.values()):
+        raise NotSupported(_NO_CLEANUP)
     for what, order in orders.items():
-        # Agents may have no cleanups at all.
-        if any(orders.values()) and order != types[::-1]:
+        if order != types[::-1]:
             stage.find("teardown-order", f"{what} of agents made as {types} cleaned up as {order}, not newest first")
 
 
@@ -342,7 +344,7 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
 
     await target.start([Recipe("helper", None, on_run, on_cleanup)], {}, _CLOSE_S)
     if target.capabilities.isdisjoint(_RUNS):
-        return
+        raise NotSupported("it leaves runs to the app")
     ends: dict[str, Callable[[], Awaitable[Any]]] = {
         "the end": lambda: target.end(_USER),
         "the end of all": target.end_all,
@@ -357,6 +359,8 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
             stage.find("use-after-close", sentence)
         held.set()
         await asyncio.gather(*asked, return_exceptions=True)
+    if not asked:
+        raise NotSupported(_NO_CLEANUP)
 
 
 async def _end_of_all(stage: Stage, target: Target) -> None:
@@ -444,9 +448,11 @@ async def _layers(stage: Stage, target: Target) -> None:
     """An agent's own tools, events and model work while its cleanup runs, and no longer once it has ended."""
     held: dict[str, Any] = {}
     early: list[str] = []
+    cleaned: list[str] = []
     begun = asyncio.Event()
 
     async def on_cleanup(user: str) -> None:
+        cleaned.append(user)
         begun.set()
         for seconds in (0.0, 0.0, _MORE * _CLOSE_S / 2):
             await asyncio.sleep(seconds)
@@ -481,6 +487,8 @@ async def _layers(stage: Stage, target: Target) -> None:
             stage.find("torn-down-early", f"{what}: {sentence}")
         held.clear()
         await target.end(_USER)
+    if not cleaned:
+        raise NotSupported(_NO_CLEANUP)
 
 
 async def _stale(stage: Stage, target: Target) -> None:

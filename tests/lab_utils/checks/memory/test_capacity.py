@@ -95,6 +95,23 @@ def test_only_a_target_with_a_pool_has_a_line() -> None:
         assert [call for call in CALLS if CROWD in exploration.besides(call)] == lined
 
 
+class WakesNobody(asyncio.Semaphore):
+    """Who finds no place waits for ever."""
+
+    def release(self) -> None:
+        self._value += 1
+
+
+def test_a_line_in_which_not_all_are_served_is_said_to_be_left_out() -> None:
+    class Unserved(PoolOfTen):
+        pool = staticmethod(lambda: WakesNobody(10))
+
+    exploration = _Often(Unserved, "Unserved", 1, lambda _: None, lambda _: None)
+    exploration.times = 20
+    assert CROWD not in exploration.besides("tool")
+    assert "callers of 'tool' who are cancelled in line: 10 of 20 at once are never served" in exploration.left_out
+
+
 class Slowly(_Often):
     """As on a target whose calls take so long that no whole history fits."""
 
