@@ -190,6 +190,7 @@ class AgentRegistryTarget:
         self.uptime: Callable[[], float] = time.monotonic
         self._heartbeats: WeakSet[Any] = WeakSet()
         self._signer: Any = None
+        self._issuers: dict[tuple[str, float], TokenSigner] = {}
         self.llm: Any = ScriptedLLM()
         self.manager = WebSocketManager()
         self.registry: AgentRegistry = AgentRegistry()
@@ -349,12 +350,13 @@ class AgentRegistryTarget:
         good_for = self.signer.max_age
         # A token holds its time of issue, in whole seconds, but not its lifetime.
         ago = 0.0 if max_age is None else good_for - max_age + (2.0 if max_age <= 0 else 0.0)
-        return TokenSigner(
-            self.secret,
-            max_age=good_for,
-            audience=audience or self.signer.audience,
-            clock=lambda: self.clock() - ago,
-        ).issue(user)
+        kind = (audience or self.signer.audience, ago)
+        if kind not in self._issuers:
+            # Kept: each signer has a class of its own, which only the cyclic collector frees.
+            self._issuers[kind] = TokenSigner(
+                self.secret, max_age=good_for, audience=kind[0], clock=lambda: self.clock() - ago
+            )
+        return self._issuers[kind].issue(user)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.ahead += seconds

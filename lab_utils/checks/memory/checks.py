@@ -300,6 +300,11 @@ CHECKS = (
             "IdleSessionsArchived",
             "AgesReported",
             "CountsCharted",
+            "RequestsKept",
+            "StrayCallsNoted",
+            "ExpiredTokensKept",
+            "TokensIssuedKept",
+            "CancelledStayInTheList",
         ),
         uses=frozenset(
             {
@@ -313,7 +318,9 @@ CHECKS = (
                 Capability.GET_OR_CREATE,
                 Capability.IDLE_END,
                 Capability.LOOKUP,
+                Capability.LOOP_GUARD,
                 Capability.MODEL,
+                Capability.ORCHESTRATION,
                 Capability.PARTS,
                 Capability.PART_USE,
                 Capability.PERMISSIONS,

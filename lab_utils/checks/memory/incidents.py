@@ -3,8 +3,10 @@ that are replaced, sessions that a sweep ends, and users who only connect must l
 
 from __future__ import annotations
 
+import asyncio
+from asyncio.events import _set_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final
 
 from lab_utils.checks.memory.leak_hunt import Caller, LeakHunt
@@ -12,17 +14,24 @@ from lab_utils.checks.memory.sockets import Connection, CutShort, Device, NotGre
 from lab_utils.target import Bounds, Capability, Command, Handle, PlannedStep, Recipe
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate
+from lab_utils.values.limits import limited
 
 __all__ = ["judge_incidents"]
 
 _C = Capability
-_MOST_AGENTS, _MOST_USERS = 2, 1
-"""Of one user, and in all, where the target can be limited."""
+_MOST_AGENTS, _MOST_USERS = 6, 1
+"""Of one user, as many as a target's own flow has, and in all, where the target can be limited."""
+_MORE_TYPES = tuple(f"helper-{number}" for number in range(_MOST_AGENTS - 2))
 _WARM_UPS = 12
 """Lists of what is due soon fill in the first ones, and counters outgrow the small numbers that Python keeps."""
 _IDLE_S, _AGE_S, _A_WHILE_S = 50.0, 110.0, 40.0
 _TOKENS = 8
 """As many for each cycle asked for, so that none comes again before the last series is over."""
+_TURNS = 10
+"""Turns of the loop after which a run waits in line."""
+_STRAY_S = 1.0
+"""Seconds after which a call from another loop is not waited for."""
+_QUESTION = "Write me a report on our usage"
 _NOT_PLAIN: Final = {"note": object()}
 _FAILING: Final = (PlannedStep("first", "broken"), PlannedStep("second", "helper", ("first",)))
 _HELD: Final = (PlannedStep("first", "held"),)
@@ -39,8 +48,10 @@ _LATE_PARTS: Final = "parts used after the end"
 class _Incidents:
     """One cycle of all of these that the target can have, each with a user who was never there before."""
 
-    def __init__(self, hunt: LeakHunt, gates: dict[str, Gate], cycles: int) -> None:
-        self._hunt, self._target, self._gates = hunt, hunt.target, gates
+    def __init__(
+        self, hunt: LeakHunt, gates: dict[str, Gate], cycles: int, elsewhere: asyncio.AbstractEventLoop
+    ) -> None:
+        self._hunt, self._target, self._gates, self._elsewhere = hunt, hunt.target, gates, elsewhere
         # One client for all users: a slow target must be seen to work on.
         self._call = Caller(hunt.trial, hunt.target, "everybody's client", "everybody").call
         self._app: Any = None
@@ -58,11 +69,15 @@ class _Incidents:
             ("cancelled ends", {_C.END}, self._cancelled_end),
             ("ids that no user may have", {_C.END}, self._no_user),
             ("newcomers whose factory fails", set(), self._failed_newcomer),
+            ("requests to the target's own agents", {_C.END, _C.ORCHESTRATION}, self._own_agents),
+            ("calls from another loop", {_C.LOOP_GUARD}, self._another_loop),
+            ("runs that are cancelled in line", {_C.END}, self._cancelled_in_line),
             ("a cancelled get_or_create", {_C.END, _C.GET_OR_CREATE}, self._cancelled_newcomer),
             ("creates without the permission that they need", {_C.PERMISSIONS}, self._not_permitted),
             ("refused runs of strict agents", {_C.END, _C.STRICT}, self._not_plain),
             ("users who only connect", {_C.EVENTS}, self._only_connect),
             ("sockets with a bad token", {_C.SOCKETS}, self._bad_token),
+            ("sockets with an expired token", {_C.SOCKETS}, self._expired_token),
             ("users who only connect by a socket", {_C.SOCKETS}, self._only_connect_by_socket),
             ("plans that fail or are cancelled", {_C.END, _C.SUPERVISION}, self._plans),
             ("types that are replaced", {_C.END, _C.TYPE_CHANGES}, self._replace),
@@ -181,9 +196,46 @@ class _Incidents:
         await self._target.subscribe(user).close()
 
     async def _bad_token(self, user: str) -> None:
+        await self._not_greeted(f"no-token-of-{user}")
+
+    async def _expired_token(self, user: str) -> None:
+        await self._not_greeted(self._target.token(user, max_age=-1.0))
+
+    async def _not_greeted(self, token: str) -> None:
         with suppress(NotGreeted):
-            async with self._connection(f"no-token-of-{user}"):
+            async with self._connection(token):
                 pass
+
+    async def _own_agents(self, user: str) -> None:
+        await self._in_vain(self._target.orchestrate(user, _QUESTION))
+        await self._hunt.leave(user)
+
+    async def _another_loop(self, user: str) -> None:
+        async def stray() -> None:
+            async with limited(_STRAY_S):
+                await self._in_vain(self._target.create(user, "helper"))
+
+        home = asyncio.get_running_loop()
+        # In this thread: another one lets go of its objects at any time, also after memory was read.
+        _set_running_loop(None)
+        try:
+            self._elsewhere.run_until_complete(stray())
+        finally:
+            _set_running_loop(home)
+
+    async def _cancelled_in_line(self, user: str) -> None:
+        gate, waiting = self._gates["run"], self._hunt.trial.waiting
+        handle, before = await self._guest(user, "held"), gate.entered
+        first = asyncio.ensure_future(self._in_vain(self._target.run(handle, _READ)))
+        await waiting.until(lambda: gate.entered > before or first.done())
+        second = asyncio.ensure_future(self._in_vain(self._target.run(handle, _READ)))
+        await waiting.settle(_TURNS)
+        second.cancel()
+        await asyncio.wait({second})
+        gate.open()
+        await first
+        gate.shut()
+        await self._hunt.leave(user)
 
     async def _only_connect_by_socket(self, _: str) -> None:
         self._tokens.append(self._tokens.pop(0))
@@ -223,7 +275,7 @@ class _Incidents:
         return handle
 
     async def _agents_too_many(self, user: str) -> None:
-        for agent_type in ("helper", "broken", "held"):
+        for agent_type in ("helper", *_MORE_TYPES, "broken", "held"):
             await self._in_vain(self._target.create(user, agent_type))
         if _C.ADOPTION in self._target.capabilities:
             await self._in_vain(self._target.adopt(user, self._apart(user, "untidy")))
@@ -266,10 +318,13 @@ async def judge_incidents(trial: Trial, cycles: int) -> None:
         Recipe("slow", on_create=gates["factory"]),
         Recipe("held", on_run=gates["run"]),
         Recipe("lingering", on_cleanup=gates["cleanup"]),
+        *map(Recipe, _MORE_TYPES),
     ]
-    async with LeakHunt.opened(trial, recipes, {}, bounds=_bounds(trial.make_target().capabilities)) as hunt:
-        incidents = _Incidents(hunt, gates, cycles)
-        await hunt.judge_flat("incidents", incidents.what, incidents.cycle, cycles, _WARM_UPS)
+    bounds = _bounds(trial.make_target().capabilities)
+    with closing(asyncio.new_event_loop()) as elsewhere:
+        async with LeakHunt.opened(trial, recipes, {}, bounds=bounds) as hunt:
+            incidents = _Incidents(hunt, gates, cycles, elsewhere)
+            await hunt.judge_flat("incidents", incidents.what, incidents.cycle, cycles, _WARM_UPS)
 
 
 def _bounds(able: frozenset[Capability]) -> Bounds | None:

@@ -4,7 +4,7 @@ only connects. Each releases its objects when its target stops, for the lab's ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lab_utils.target import (
@@ -23,8 +23,8 @@ from lab_utils.target import (
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from lab_utils.targets.reference import Agent, Bridge, ReferenceTarget, Session
-from registry import Completion, Grant, Prompt, ScriptedLLM, TokenError, TokenSigner
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from registry import Completion, ExpiredToken, Grant, Prompt, ScriptedLLM, TokenError, TokenSigner
 from registry.testing import Channel, Resumption
 from registry.testing import Subscription as Place
 
@@ -320,7 +320,104 @@ class CountsCharted(ReferenceTarget):
         return found
 
 
+class RequestsKept(OverSockets):
+    """The statuses of each request to the registry's own agents are kept, for a page that shows the last ten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[tuple[str, Mapping[str, str]]] = []
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        report = await super().orchestrate(user, request)
+        self.requests.append((user, report.statuses))
+        return report
+
+
+class StrayCallsNoted(ReferenceTarget):
+    """A call from another event loop is refused and noted, for a warning that is sent once a day."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strays: list[str] = []
+
+    def check_loop(self) -> None:
+        try:
+            super().check_loop()
+        except Refused:
+            self.strays.append(f"call {len(self.strays)} came from {asyncio.get_running_loop()}")
+            raise
+
+
+class _Expiring(TokenSigner):
+    __slots__ = ("expired",)
+
+    def __init__(self, secret: str, clock: Callable[[], float]) -> None:
+        super().__init__(secret, clock=clock)
+        self.expired: list[str] = []
+
+    def verify(self, token: str) -> Grant:
+        try:
+            return super().verify(token)
+        except ExpiredToken:
+            self.expired.append(token)
+            raise
+
+    __call__ = verify
+
+
+class ExpiredTokensKept(OverSockets):
+    """Each token that comes when it has expired is kept, to see who might be asked to log in again."""
+
+    def make_signer(self) -> Any:
+        return _Expiring(self.secret, self.clock)
+
+
+class TokensIssuedKept(OverSockets):
+    """Each token that is issued is kept until a client comes with it while it is good; some never do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.issued: set[str] = set()
+
+    def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        token = super().token(user, audience=audience, max_age=max_age)
+        self.issued.add(token)
+        return token
+
+
+class _InLine(Agent):
+    line: list[str]
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        place = f"{action} in {run}"
+        self.line.append(place)
+        async with self.turn:
+            self.line.remove(place)
+        return await super().run(action, arguments, run)
+
+
+class CancelledStayInTheList(ReferenceTarget):
+    """Runs that wait for an agent are in a list for the operator, which they leave when their turn comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line: list[str] = []
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = _InLine(recipe, context, dispatcher, session)
+        agent.line = self.line
+        return agent
+
+    def trusted(self) -> Sequence[object]:
+        return [*super().trusted(), self.line]
+
+
 PLANTED: tuple[Planted, ...] = (
+    planted_by(RequestsKept, "memory-growth"),
+    planted_by(StrayCallsNoted, "memory-growth"),
+    planted_by(ExpiredTokensKept, "memory-growth"),
+    planted_by(TokensIssuedKept, "memory-growth"),
+    planted_by(CancelledStayInTheList, "memory-growth"),
     planted_by(LateRunsQueued, "memory-growth"),
     planted_by(DeniedToolsLogged, "memory-growth"),
     planted_by(FailedNewcomersNoted, "memory-growth"),

@@ -73,6 +73,11 @@ class Counting(AgentRegistryTarget):
             self.note("a plan with a failed step")
         return report
 
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        report: SupervisionReport = await self.noted("orchestrate", super().orchestrate(user, request))
+        assert report.statuses["reporting"] == "completed"
+        return report
+
     async def adopt(self, user: str, handle: Handle) -> None:
         await self.noted("adopt", super().adopt(user, handle))
 
@@ -123,9 +128,11 @@ def test_a_cycle_has_every_incident() -> None:
         "run tool: permission": 1,
         "run ask: done": 1,
         "end_all: done": 1,
-        # After an end of all, and after a sweep; while the session grows old it is used twice.
+        # After an end of all, and after a sweep; while the session grows old it is used twice, and one is held while
+        # another is cancelled that waits for it.
         "run read: closed": 2,
-        "run read: done": 2,
+        "run read: done": 3,
+        "run read: CancelledError": 1,
         "use_part bridge: closed": 1,
         "use_part dispatcher: closed": 1,
         "use_part llm: closed": 1,
@@ -134,6 +141,7 @@ def test_a_cycle_has_every_incident() -> None:
         "create lingering: done": 1,
         "end: CancelledError": 1,
         "create helper: invalid_user": 1,
+        "create helper: wrong_loop": 1,
         "end: invalid_user": 1,
         "create flaky: Planned": 1,
         "get_or_create: Planned": 1,
@@ -141,7 +149,8 @@ def test_a_cycle_has_every_incident() -> None:
         "create guarded: permission": 1,
         "create_strict: done": 1,
         "run collect: not_plain": 1,
-        "a socket: done": 2,
+        "a socket: done": 3,
+        "orchestrate: done": 1,
         "supervise: done": 1,
         "a plan with a failed step: done": 1,
         "supervise: CancelledError": 1,
@@ -153,6 +162,8 @@ def test_a_cycle_has_every_incident() -> None:
         "adopt: done": 1,
         "adopt: capacity": 1,
         "create broken: done": 1,
+        **{f"create helper-{number}: done": 1 for number in range(4)},
+        "create held: done": 1,
         "create held: capacity": 1,
         "create helper: capacity": 1,
         "a sweep that ends 0: done": 1,
@@ -172,7 +183,8 @@ def test_what_a_target_lacks_is_named() -> None:
     assert "runs on closed agents" not in left_out
     assert left_out.endswith("supervision, tools, type_changes, user_cap)")
     assert trial.notes[-1].endswith(
-        "newcomers whose factory fails, users who only connect, events that nobody receives."
+        "newcomers whose factory fails, runs that are cancelled in line, users who only connect, events that nobody "
+        "receives."
     )
 
 

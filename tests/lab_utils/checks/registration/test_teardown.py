@@ -64,13 +64,22 @@ def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: st
         partial(make_target, "reference"),
         partial(make_target, "agent_registry"),
         LooksEveryTwoMilliseconds,
-        WithoutCleanups,
     ],
 )
 def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
     taken: list[float] = []
     findings, left_out, done = _lived(make, taken.append)
     assert (findings, left_out, done, len(taken)) == ([], [], 16, 16)
+
+
+def test_what_needs_a_cleanup_is_said_to_be_left_out_on_a_target_without_one() -> None:
+    findings, left_out, done = _lived(WithoutCleanups, lambda _: None)
+    assert (findings, done) == ([], 13)
+    assert left_out == [
+        "agents are closed newest first: its agents have no cleanup",
+        "a run that comes during a cleanup does not outlive it: its agents have no cleanup",
+        "parts work while a cleanup runs: its agents have no cleanup",
+    ]
 
 
 def test_a_handle_that_works_after_every_end_is_not_blamed_on_the_end_of_all() -> None:
