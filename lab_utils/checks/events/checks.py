@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from lab_utils.checks.events import clients
+from lab_utils.checks.events.rare import judge_rare_events
 from lab_utils.checks.events.stalled import stalled_reader
 from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges_of, each, heard, some_of, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
 from lab_utils.target import Capability, Handle, Recipe, Refusal, Refused, brings_a_manager
-from lab_utils.trial import Check, Trial
+from lab_utils.trial import Check, Part, Trial
 from lab_utils.trial.faults import Failure, Hang, OnlyFor, planned_in
 from lab_utils.values.workload import canary, rows_for
 
@@ -237,13 +238,17 @@ CHECKS = (
         name="bridge_communication_validation_per_user",
         category="websocket_bridge",
         claim="All six event types of real runs, failed and cancelled ones too, reach every device of their user: in "
-        "order, numbered without a gap, and with the payload that was emitted. A user who has no session yet is sent "
+        "order, numbered without a gap, and with the payload that was emitted. A run that leaves the line is reported "
+        "whole or not at all, and a client that reads late misses nothing. A user who has no session yet is sent "
         "nothing.",
         protects="golden_path",
         looks_like="The spinner never stops: the agent failed an hour ago, but agent_error is the one event that the "
         "error path forgot to send. Support sees a tool that completed before it began and an answer cut off in the "
         "middle of a word.",
-        body=_communication,
+        body=(
+            Part("events of users who talk at once", _communication),
+            Part("events that are rare", judge_rare_events),
+        ),
         planted=(
             "LobbyHearsAll",
             "ReorderedEvents",
@@ -271,10 +276,15 @@ CHECKS = (
             "BatchEndLost",
             "ThreeByteText",
             "SeparatorsCleaned",
+            "StartedInLine",
+            "NumberedBeforeEncoded",
+            "UnreadLostAtEnd",
+            "OldestUnreadDropped",
         ),
         uses=frozenset(
             {
                 Capability.AGENT_IDS,
+                Capability.END,
                 Capability.RUN_IDS,
                 Capability.SOCKETS,
                 Capability.THREADS,

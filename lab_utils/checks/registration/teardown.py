@@ -6,18 +6,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import product
 from typing import Any
 
-from lab_utils.checks.isolation.logged import recorded_logs
-from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule
-from lab_utils.target import Bounds, Capability, Command, Handle, Hook, NotSupported, Recipe, Refusal, Refused, Target
+from lab_utils.checks.histories import BEGINS_S, Histories, do, judge_histories
+from lab_utils.interleavings import Stage
+from lab_utils.target import Capability, Handle, Hook, NotSupported, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Planned
-from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.verdict import Verdict
 from lab_utils.values.workload import canary, nested, rows_for
 
 __all__ = ["CHECKS"]
@@ -27,9 +26,6 @@ _FAILING, _CUT = "amy, whose cleanup fails", "bob, whose cleanup ends with a Can
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S
-_MOST_STEPS = 80_000
-"""Steps of the loop after which a history counts as one that never ends. A registry that looks for idle sessions every
-two milliseconds takes a thousand of them a second."""
 _MOST_IGNORED = 1_000
 """Cancellations that a run ignores."""
 _IDLE_S = 1_000.0
@@ -39,12 +35,8 @@ _LONG_S = 10.0
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
-_MOST_UNREAD = 1_200
-"""Events that a client leaves unread: more than a buffer of a round size holds."""
 _CLEANS_S = _CLOSE_S / 20
 """Seconds that a cleanup takes which does not hang: those of all the others have time beside one that does."""
-_BEGINS_S = 1.0
-"""Seconds of the loop's own clock within which a run begins: before it a target may wait, such as for a network."""
 _RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
@@ -52,63 +44,12 @@ _NO_CLEANUP = "its agents have no cleanup"
 
 _CALLER: ContextVar[str] = ContextVar("_CALLER", default="")
 
-Part = Callable[[Stage, Target], Coroutine[Any, Any, None]]
-
 
 async def _teardown(trial: Trial) -> None:
-    """Live each part's history on a deterministic loop, in a thread of its own; judge its result."""
-    # A target's log of the errors planted here reaches no handler: other checks judge it.
-    with recorded_logs():
-        try:
-            lived = await asyncio.get_running_loop().run_in_executor(None, _lived, trial.make_target, trial.took)
-        except Missing as missing:
-            return trial.judge(Verdict.unknown(f"no ending was tried: {missing}"))
-    findings, notes, done = lived
-    for note in notes:
-        trial.leave_out(note)
-    if done or findings:
-        trial.judge(Verdict.of(findings, done, "histories of endings, each as it should be"))
-    else:
+    done = await judge_histories(trial, _PARTS, "histories of endings, each as it should be", idle_s=_IDLE_S)
+    if not trial.verdicts:
         trial.judge(Verdict.not_applicable("the target needs more than a loop whose clock is the lab's own"))
-    return trial.measure("histories of endings", done, "histories")
-
-
-def _lived(make: Callable[[], Target], took: Callable[[float], None]) -> tuple[list[Finding], list[str], int]:
-    capabilities = make().capabilities
-    findings: list[Finding] = []
-    notes: list[str] = []
-    done = 0
-    for words, needs, part in _PARTS:
-        if not capabilities.issuperset(needs):
-            continue
-
-        async def work(stage: Stage, part: Part = part, words: str = words) -> None:
-            target = make()
-            if Capability.IDLE_END in capabilities:
-                target.limit(Bounds(idle_s=_IDLE_S))
-            try:
-                await part(stage, target)
-            except NotSupported:
-                raise
-            except Exception as error:
-                stage.require_explorable(error)
-                stage.find("failed-operation", f"{words}: {type(error).__name__}: {error}")
-            await target.stop()
-
-        began = time.perf_counter()
-        try:
-            problems = run_schedule(work, most_steps=_MOST_STEPS).problems
-        except (NotExplorable, NotSupported) as impossible:
-            notes.append(f"{words}: {impossible}")
-            continue
-        # A history counts as one operation: within it all clocks are simulated.
-        took(time.perf_counter() - began)
-        done += 1
-        # One cause, one finding of each name; a call that fails in all histories fails for one reason.
-        known = {finding.anomaly for finding in findings} & {"failed-operation"}
-        first = {problem.anomaly: problem for problem in reversed(problems) if problem.anomaly not in known}
-        findings += (Finding(one.anomaly, one.sentence, (words,)) for one in first.values())
-    return findings, notes, done
+    trial.measure("histories of endings", done, "histories")
 
 
 # Order and time.
@@ -200,8 +141,8 @@ async def _deadline(stage: Stage, target: Target) -> None:
                 handles = [await target.create(_USER, name) for name in types]
                 hanging[kind] = count
                 cleaned.clear()
-                runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in handles if kind == "run"]
-                await asyncio.sleep(_BEGINS_S)
+                runs = [asyncio.ensure_future(do(target, one, "recall")) for one in handles if kind == "run"]
+                await asyncio.sleep(BEGINS_S)
                 # One user's calls may be done one after another: then a reset waits for each run that waits.
                 is_judged = what == "the end" or kind == "cleanup" or not hanging[kind]
                 began = time()
@@ -247,8 +188,8 @@ async def _line(stage: Stage, target: Target) -> None:
             continue  # A session in which something runs is not idle.
         held.clear()
         handle = await target.create(_USER, "helper")
-        runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(_MANY)]
-        await asyncio.sleep(_BEGINS_S)
+        runs = [asyncio.ensure_future(do(target, handle, "recall")) for _ in range(_MANY)]
+        await asyncio.sleep(BEGINS_S)
         before = len(begun)
         closing = asyncio.ensure_future(close())
         await stage.rest()
@@ -305,11 +246,11 @@ async def _under_way(stage: Stage, target: Target) -> None:
             cancelled.clear()
             other = await target.create(_USER, "second")
             made = [await target.create(_USER, one.agent_type) for one in recipes]
-            runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in made for _ in range(_MANY)]
-            await asyncio.sleep(_BEGINS_S)
+            runs = [asyncio.ensure_future(do(target, one, "recall")) for one in made for _ in range(_MANY)]
+            await asyncio.sleep(BEGINS_S)
             # Where all calls of one user are in one line, nobody leaves it before the first.
-            beside = asyncio.ensure_future(_run(target, other, "recall"))
-            await asyncio.sleep(_BEGINS_S)
+            beside = asyncio.ensure_future(do(target, other, "recall"))
+            await asyncio.sleep(BEGINS_S)
             has_one_line, begun = not beside.done(), len(going)
             await end()
             await stage.rest()
@@ -339,7 +280,7 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         await held.wait()
 
     async def on_cleanup(_: str) -> None:
-        asked.append(asyncio.ensure_future(_run(target, handles[-1], "recall")))
+        asked.append(asyncio.ensure_future(do(target, handles[-1], "recall")))
         await asyncio.sleep(_CLEANS_S)
 
     await target.start([Recipe("helper", None, on_run, on_cleanup)], {}, _CLOSE_S)
@@ -353,7 +294,7 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         held.clear()
         handles.append(await target.create(_USER, "helper"))
         await end()
-        await asyncio.sleep(_BEGINS_S)
+        await asyncio.sleep(BEGINS_S)
         if any(not run.done() for run in asked):
             sentence = f"a run that was asked for during the cleanup of its agent began, and goes on after {what}"
             stage.find("use-after-close", sentence)
@@ -374,7 +315,7 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
     before = await target.create(_OTHER, "helper")
     await target.end_all()
-    if not await _is_refused(stage, _run(target, before, "recall")):
+    if not await _is_refused(stage, do(target, before, "recall")):
         # That is a cause of its own, which other checks name.
         raise NotSupported("a handle works after every end")
     handles = [await target.create(user, "helper") for user in users]
@@ -385,7 +326,7 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
         stage.require_explorable(error)
         ended = f", and raised {type(error).__name__}: {error}"
     await stage.rest()
-    there = [one.user for one in handles if not await _is_refused(stage, _run(target, one, "recall"))]
+    there = [one.user for one in handles if not await _is_refused(stage, do(target, one, "recall"))]
     if there:
         sentence = f"the end of all, in which the cleanup of {_FAILING!r} fails, did not end the sessions of {there}"
         stage.find("agent-not-closed", sentence + ended)
@@ -409,7 +350,7 @@ async def _alone(stage: Stage, target: Target) -> None:
     for handle in handles[1:]:
         # Users who were given one agent are another check's matter.
         is_their_own = handle.instance != handles[0].instance
-        if is_their_own and await _is_refused(stage, _run(target, handle, "recall")):
+        if is_their_own and await _is_refused(stage, do(target, handle, "recall")):
             stage.find("neighbour-touched", f"the end of {_USER!r} has ended the session of {handle.user!r}, too")
     for user in (_FAILING, _CUT):
         ended = await asyncio.gather(target.end(user), return_exceptions=True)
@@ -428,14 +369,14 @@ async def _long_after(stage: Stage, target: Target) -> None:
         leavings["the removal"] = lambda: target.remove(_USER, "helper")
     for what, leave in leavings.items():
         made = await target.create(_USER, "helper")
-        await _run(target, made, "write", key=what, value=canary(_USER, what, 0))
+        await do(target, made, "write", key=what, value=canary(_USER, what, 0))
         await leave()
         del made
         await asyncio.sleep(_LONG_S)
         if Capability.POPULATION in target.capabilities and (found := target.population()).agents:
             stage.find("session-left", f"long after {what} the target holds {found}, though nobody has come back")
         back = await target.create(_USER, "helper")
-        if recalled := await _run(target, back, "recall"):
+        if recalled := await do(target, back, "recall"):
             sentence = f"{_USER!r} wrote, left by {what} at once, and came back long after to {recalled!r}"
             stage.find("old-life-read", sentence)
         await target.end(_USER)
@@ -527,13 +468,13 @@ async def _stale(stage: Stage, target: Target) -> None:
                 error = await _use(stage, target, name, held[name])
                 if not error:
                     stage.find("stale-part-works", f"the {name} of a closed {kind} of {_USER!r} works {then}")
-            if not await _is_refused(stage, _run(target, handle, "write", key="stale", value="written")):
+            if not await _is_refused(stage, do(target, handle, "write", key="stale", value="written")):
                 stage.find("use-after-close", f"a handle of a closed {kind} of {_USER!r} works {then}")
             if client is not None and (heard := [event for event in client.received() if event.type != "resync"]):
                 stage.find(
                     "stale-part-works", f"a part that a closed {kind} kept reaches the clients {then}: {heard[0]}"
                 )
-            if fresh is not None and await _run(target, fresh, "recall"):
+            if fresh is not None and await do(target, fresh, "recall"):
                 stage.find("stale-part-works", f"a part that a closed {kind} kept writes into the new one {then}")
             await target.end(_USER)
 
@@ -575,7 +516,7 @@ async def _variables(stage: Stage, target: Target) -> None:
     async def live(user: str) -> None:
         _CALLER.set(user)
         handle = await target.create(user, "helper")
-        await _run(target, handle, "recall")
+        await do(target, handle, "recall")
         if Capability.REMOVE in target.capabilities:
             await target.remove(user, "helper")
             await target.create(user, "helper")
@@ -596,12 +537,12 @@ async def _late(stage: Stage, target: Target) -> None:
     await target.start([Recipe("helper")], {}, _CLOSE_S)
     client = target.subscribe(_USER)
     handle = await target.create(_USER, "helper")
-    await _run(target, handle, "recall")
+    await do(target, handle, "recall")
     for how in ("copy", "words"):
         known = len(client.received())
         answered, error = True, ""
         try:
-            await _run(target, handle, "odd", how=how)
+            await do(target, handle, "odd", how=how)
         except Exception as raised:
             stage.require_explorable(raised)
             answered, error = False, f"{type(raised).__name__}"
@@ -616,70 +557,10 @@ async def _late(stage: Stage, target: Target) -> None:
         elif (ends == ["agent_completed"]) != answered:
             stage.find("false-end-event", f"{sentence}, and was reported as {ends[0]}")
         try:
-            await _run(target, handle, "recall")
+            await do(target, handle, "recall")
         except Exception as raised:
             stage.require_explorable(raised)
             stage.find("next-call-fails", f"{sentence}, and the next run fails with {type(raised).__name__}: {raised}")
-
-
-async def _unencodable(stage: Stage, target: Target) -> None:
-    """An event that cannot be sent, for its text is none that a socket carries, takes no number."""
-    await target.start([Recipe("helper")], {}, _CLOSE_S)
-    client = target.subscribe(_USER)
-    handle = await target.create(_USER, "helper")
-    try:
-        await _run(target, handle, "think", thoughts=["before", "half of a letter: \ud83d"])
-    except Exception as raised:
-        stage.require_explorable(raised)
-    await _run(target, handle, "recall")
-    await asyncio.sleep(_BEGINS_S)
-    numbers = [one.seq for one in client.received()]
-    if numbers != list(range(1, len(numbers) + 1)):
-        sentence = f"one event of {_USER!r} could not be sent, and the numbers of the others are {numbers}"
-        stage.find("gap-in-seq", sentence)
-
-
-async def _read_late(stage: Stage, target: Target) -> None:
-    """A client that reads only after the end has every event that was sent before it, or was cut off before."""
-    await target.start([Recipe("helper")], {}, _CLOSE_S)
-    for count in (_MANY, _MOST_UNREAD):
-        client = target.subscribe(_USER)
-        handle = await target.create(_USER, "helper")
-        thoughts = [str(number) for number in range(count)]
-        await _run(target, handle, "think", thoughts=thoughts)
-        await asyncio.sleep(_BEGINS_S)
-        was_open = client.is_open
-        await target.end(_USER)
-        await stage.rest()
-        read = {one.body for one in client.received() if one.type == "agent_thinking"}
-        lost = [one for one in thoughts if f'{{"thought": "{one}"}}' not in read]
-        if was_open and lost:
-            sentence = f"a client of {_USER!r} that read nothing before the end was connected all the time, and never"
-            stage.find("lost-event", f"{sentence} received {len(lost)} of {count} events, {lost[0]!r} first")
-
-
-async def _left_line(stage: Stage, target: Target) -> None:
-    """A run whose caller is cancelled as it waits for its turn is reported as begun and as ended, or not at all."""
-    held = asyncio.Event()
-
-    async def on_run(_: str) -> None:
-        await held.wait()
-
-    await target.start([Recipe("helper", None, on_run)], {}, _CLOSE_S)
-    client = target.subscribe(_USER)
-    handle = await target.create(_USER, "helper")
-    runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(2)]
-    await asyncio.sleep(_BEGINS_S)
-    runs[1].cancel()
-    await asyncio.sleep(_BEGINS_S)
-    held.set()
-    await asyncio.gather(*runs, return_exceptions=True)
-    await asyncio.sleep(_BEGINS_S)
-    types = [one.type for one in client.received()]
-    begun, ended = types.count("agent_started"), types.count("agent_completed") + types.count("agent_error")
-    if begun > ended:
-        sentence = f"of two runs of one agent of {_USER!r} the second was cancelled as it waited for its turn: {begun}"
-        stage.find("no-end-event", f"{sentence} runs were reported as begun, and {ended} as ended")
 
 
 async def _one_request(stage: Stage, target: Target) -> None:
@@ -699,7 +580,7 @@ async def _one_request(stage: Stage, target: Target) -> None:
                 sentence = f"{other} and {name} of {_USER!r}, made from one request, share the {type(found).__name__}"
                 stage.find("shared-object", f"{sentence} {str(found)[:80]}")
                 return
-    await _run(target, handle, "recall")
+    await do(target, handle, "recall")
 
 
 def _containers(root: object, text: str) -> list[object]:
@@ -719,16 +600,12 @@ def _containers(root: object, text: str) -> list[object]:
     return found
 
 
-def _run(target: Target, handle: Handle, action: str, /, **arguments: Any) -> Awaitable[Any]:
-    return target.run(handle, Command(action, arguments))
-
-
 def _rows() -> Mapping[str, Sequence[Any]]:
     return {user: rows_for(user, 2, random.Random(1)) for user in (_USER, _OTHER)}
 
 
 _C = Capability
-_PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
+_PARTS: Histories = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
     ("runs that wait for their turn never begin", frozenset({_C.END}), _line),
@@ -741,13 +618,8 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("agents see no context variables of another user's caller", frozenset({_C.END}), _variables),
     ("a late failure is reported once, with its true outcome", frozenset({_C.EVENTS}), _late),
-    ("a run that left the line is reported whole or not at all", frozenset({_C.EVENTS}), _left_line),
-    ("an event that cannot be sent takes no number", frozenset({_C.EVENTS}), _unencodable),
-    ("a client that reads late misses nothing", frozenset({_C.END, _C.EVENTS}), _read_late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
-"""The attempt, in words; the capabilities that it needs; and its history."""
-
 CHECKS = (
     Check(
         name="teardown_across_layers",
@@ -756,9 +628,9 @@ CHECKS = (
         "fails; an end ends one user's session alone, and names the cleanups that failed. "
         "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn or come "
-        "during a cleanup do not outlive it. Nothing that is saved late comes back. A run that fails after its work or "
-        "leaves the line is reported once, with its true outcome, and clients that read late miss no event. Agents of "
-        "one request share nothing, and no agent's code sees context variables of another user's caller.",
+        "during a cleanup do not outlive it. Nothing that is saved late comes back. A run that fails after its work is "
+        "reported once, with its true outcome. Agents of one request share nothing, and no agent's code sees context "
+        "variables of another user's caller.",
         protects="stability",
         looks_like="The cleanup writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
@@ -790,10 +662,6 @@ CHECKS = (
             "RunsBesideCleanup",
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
-            "StartedInLine",
-            "NumberedBeforeEncoded",
-            "UnreadLostAtEnd",
-            "OldestUnreadDropped",
             "ContextOfTheRequest",
             "ClosedInTheFirstsContext",
         ),

@@ -1,6 +1,6 @@
 """Registries whose events go astray, in process."""
 
-from lab_utils.targets.planted.events import bridges, connections, envelopes
+from lab_utils.targets.planted.events import bridges, connections, envelopes, rare
 
 __all__ = ["PLANTED"]
 
@@ -8,4 +8,5 @@ PLANTED = (
     *bridges.PLANTED,
     *connections.PLANTED,
     *envelopes.PLANTED,
+    *rare.PLANTED,
 )

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.registration.teardown import _lived
+from lab_utils.checks.histories import live_all
+from lab_utils.checks.registration.teardown import _IDLE_S, _PARTS
 from lab_utils.target import Command, Handle, Target
 from lab_utils.targets import PLANTED, make_target
 from lab_utils.targets.planted.registration import teardown
 from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.verdict import Finding
 
 
 class LooksEveryTwoMilliseconds(ReferenceTarget):
@@ -51,11 +53,17 @@ class ComesBackWithARun(ReferenceTarget):
         return await super().run(handle, command)
 
 
+def lived(
+    make: Callable[[], Target], took: Callable[[float], None] = lambda _: None
+) -> tuple[list[Finding], list[str], int]:
+    return live_all(make, took, _PARTS, idle_s=_IDLE_S)
+
+
 @pytest.mark.parametrize("name", [one.name for one in teardown.PLANTED])
 def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
-    findings, left_out, done = _lived(lambda: make_target(name), lambda _: None)
+    findings, left_out, done = lived(lambda: make_target(name))
     assert {finding.anomaly for finding in findings} == PLANTED[name].anomalies
-    assert (left_out, done) == ([], 16)
+    assert (left_out, done) == ([], 13)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +76,13 @@ def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: st
 )
 def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
     taken: list[float] = []
-    findings, left_out, done = _lived(make, taken.append)
-    assert (findings, left_out, done, len(taken)) == ([], [], 16, 16)
+    findings, left_out, done = lived(make, taken.append)
+    assert (findings, left_out, done, len(taken)) == ([], [], 13, 13)
 
 
 def test_what_needs_a_cleanup_is_said_to_be_left_out_on_a_target_without_one() -> None:
-    findings, left_out, done = _lived(WithoutCleanups, lambda _: None)
-    assert (findings, done) == ([], 13)
+    findings, left_out, done = lived(WithoutCleanups)
+    assert (findings, done) == ([], 10)
     assert left_out == [
         "agents are closed newest first: its agents have no cleanup",
         "a run that comes during a cleanup does not outlive it: its agents have no cleanup",
@@ -83,6 +91,6 @@ def test_what_needs_a_cleanup_is_said_to_be_left_out_on_a_target_without_one() -
 
 
 def test_a_handle_that_works_after_every_end_is_not_blamed_on_the_end_of_all() -> None:
-    findings, left_out, _ = _lived(ComesBackWithARun, lambda _: None)
+    findings, left_out, _ = lived(ComesBackWithARun)
     assert "agent-not-closed" not in {finding.anomaly for finding in findings}
     assert left_out == ["the end of all goes on past a cleanup that fails: a handle works after every end"]

@@ -1,0 +1,100 @@
+"""Defects of rare events: of a run that leaves the line, of one that cannot be sent, of one that is read late."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab_utils.target import Delivered, Recipe, Subscription
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, Origin, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class _Announcing(Agent):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        self.check_open()
+        super()._emit(run)("agent_started", {"request": action})
+        return await super().run(action, arguments, run)
+
+    def _emit(self, run: str) -> Any:
+        emit = super()._emit(run)
+        return lambda event, payload: None if event == "agent_started" else emit(event, payload)
+
+
+class StartedInLine(ReferenceTarget):
+    """A run is reported as begun before it waits for its turn, and has no end where its caller leaves the line."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Announcing(recipe, context, dispatcher, session)
+
+
+class _NumbersFirst(Bridge):
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        try:
+            json.dumps(payload, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            self.seq += 1
+            raise
+        super().emit(kind, payload, origin)
+
+
+class NumberedBeforeEncoded(ReferenceTarget):
+    """An event takes its number before its text is encoded: one that no socket can carry leaves a gap."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _NumbersFirst(user, self.clients_of(user))
+
+
+class UnreadLostAtEnd(ReferenceTarget):
+    """The end of a session empties the queues of its clients: events that they have not read yet are lost."""
+
+    def subscribe(self, user: str) -> Subscription:
+        return self.queued(user, None)
+
+    def queued(self, user: str, most: int | None) -> Subscription:
+        client = _Queued(user, most)
+        self.clients_of(user).add(client)
+        return client
+
+    def close_clients(self, session: Session) -> None:
+        for client in self.clients_of(session.user):
+            assert isinstance(client, _Queued)
+            client.unread.clear()
+        super().close_clients(session)
+
+
+class OldestUnreadDropped(UnreadLostAtEnd):
+    """A client's queue holds a thousand events: one that reads late loses the oldest, and is not cut off."""
+
+    def subscribe(self, user: str) -> Subscription:
+        return self.queued(user, 1_000)
+
+    def close_clients(self, session: Session) -> None:
+        ReferenceTarget.close_clients(self, session)
+
+
+class _Queued(Client):
+    def __init__(self, user: str, most: int | None) -> None:
+        super().__init__(user)
+        self.unread: deque[Delivered] = deque(maxlen=most)
+
+    def deliver(self, event: Delivered) -> None:
+        if self.open:
+            self.unread.append(event)
+
+    def received(self) -> Sequence[Delivered]:
+        self._received += self.unread
+        self.unread.clear()
+        return super().received()
+
+
+PLANTED = (
+    planted_by(StartedInLine, "no-end-event"),
+    planted_by(NumberedBeforeEncoded, "gap-in-seq"),
+    planted_by(UnreadLostAtEnd, "lost-event"),
+    planted_by(OldestUnreadDropped, "lost-event"),
+)
