@@ -305,6 +305,7 @@ CHECKS = (
             "ExpiredTokensKept",
             "TokensIssuedKept",
             "CancelledStayInTheList",
+            "SweepErrorsKept",
         ),
         uses=frozenset(
             {

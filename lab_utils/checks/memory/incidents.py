@@ -85,7 +85,7 @@ class _Incidents:
             ("agents beyond the limit", {_C.END, _C.AGENT_CAP}, self._agents_too_many),
             ("users beyond the limit", {_C.END, _C.USER_CAP}, self._users_too_many),
             ("counts", {_C.POPULATION}, self._count),
-            ("sessions that end as idle", {_C.IDLE_END}, self._idle),
+            ("sessions that end as idle, with a cleanup that fails", {_C.IDLE_END}, self._idle),
             ("sessions that end by age", {_C.AGE_END}, self._too_old),
         ):
             if missing := frozenset[Capability](needs) - hunt.target.capabilities:
@@ -290,7 +290,7 @@ class _Incidents:
         self._target.population()
 
     async def _idle(self, user: str) -> None:
-        handle = await self._guest(user)
+        handle = await self._guest(user, "untidy")
         for _ in range(2):
             self._target.move_clock(_A_WHILE_S)
             await self._call("sweep", self._target.sweep())

@@ -385,6 +385,20 @@ class TokensIssuedKept(OverSockets):
         return token
 
 
+class SweepErrorsKept(ReferenceTarget):
+    """The errors of cleanups in a sweep, which nobody is there to receive, are kept for the log of the next day."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session.user for session in self.sessions.values() if self.is_due(session)]
+        for report in await asyncio.gather(*map(self.end, due)):
+            self.errors += report.errors
+        return due
+
+
 class _InLine(Agent):
     line: list[str]
 
@@ -418,6 +432,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(ExpiredTokensKept, "memory-growth"),
     planted_by(TokensIssuedKept, "memory-growth"),
     planted_by(CancelledStayInTheList, "memory-growth"),
+    planted_by(SweepErrorsKept, "memory-growth"),
     planted_by(LateRunsQueued, "memory-growth"),
     planted_by(DeniedToolsLogged, "memory-growth"),
     planted_by(FailedNewcomersNoted, "memory-growth"),

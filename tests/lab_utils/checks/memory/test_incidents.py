@@ -136,7 +136,7 @@ def test_a_cycle_has_every_incident() -> None:
         "use_part bridge: closed": 1,
         "use_part dispatcher: closed": 1,
         "use_part llm: closed": 1,
-        "create untidy: done": 1,
+        "create untidy: done": 2,
         "an end with errors: done": 1,
         "create lingering: done": 1,
         "end: CancelledError": 1,
