@@ -137,20 +137,6 @@ def test_models_are_chosen_by_equality_and_none_of_them_is_none(database: UsageD
     assert database.totals(chosen) == database.totals(UsageFilter(models=("large",)))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 99, 100, 101])
-def test_percentiles_are_the_smallest_value_that_enough_values_do_not_exceed(count: int) -> None:
-    rng = random.Random(count)
-    values = [rng.random() * 1000 for _ in range(count)]
-    database = UsageDatabase("ada", [dataclasses.replace(RECORD, latency_ms=value) for value in values])
-    asked = (1, 5, 50, 90, 95, 99, 100)
-    expected = {
-        f"p{p}": min(value for value in values if sum(other <= value for other in values) * 100 >= p * count)
-        for p in asked
-    }
-    assert database.latency_percentiles(percentiles=asked) == expected
-    database.close()
-
-
 def test_without_records_counts_are_zero_and_what_has_no_value_is_none() -> None:
     database = UsageDatabase("ada")
     assert database.totals() == summed([]) | {"first_at": None, "last_at": None}
