@@ -148,6 +148,7 @@ class CreatesInFlight(ReferenceTarget):
         return repr((user, agent_type, thread))
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        self.check_user(user)
         # A first request of several at once begins in the same turn of the loop.
         await asyncio.sleep(0)
         key = self.create_for(user, agent_type, options.get("thread", "main"))

@@ -214,6 +214,7 @@ class LookupsOfEachUser(LimitOfEachUser):
     counted = ("get",)
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        self.check_user(user)
         self.count(user, "get")
         return await super().get(user, agent_type, thread)
 
@@ -231,6 +232,7 @@ class ConnectionsOfEachUser(LimitOfEachUser):
     counted = ("subscribe",)
 
     def subscribe(self, user: str) -> Subscription:
+        self.check_user(user)
         self.count(user, "subscribe")
         return super().subscribe(user)
 
