@@ -393,6 +393,7 @@ class SweepErrorsKept(ReferenceTarget):
         self.errors: list[str] = []
 
     async def sweep(self) -> Sequence[str]:
+        self.check_loop()
         due = [session.user for session in self.sessions.values() if self.is_due(session)]
         for report in await asyncio.gather(*map(self.end, due)):
             self.errors += report.errors
