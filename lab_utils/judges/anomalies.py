@@ -41,6 +41,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     # Access that should have been refused.
     "not-refused": "A request that had to be refused was carried out.",
     "read-by-another": "Somebody who is not the owner read from a session.",
+    "listed-for-another": "Somebody who is not the owner saw a session in their own list.",
     "changed-by-another": "Somebody who is not the owner changed a session.",
     "ended-by-another": "Somebody who is not the owner ended a session.",
     "boundary-crossed": "A request with another user's context was carried out.",

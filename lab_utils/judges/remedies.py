@@ -378,8 +378,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "stale-update": Remedy("A replica or cache is read.", "Read the value of the last write."),
     "lost-event": Remedy(
-        "Events are dropped while a queue is full or a client is not connected.",
-        "Keep a log that clients read from by number.",
+        "Events are dropped while a queue is full or a client is not connected, or the end of an old connection "
+        "removes the subscriber of a newer one.",
+        "Keep a log that clients read from by number, and key subscribers by connection, so that an old one's end "
+        "removes itself alone.",
     ),
     "missed-untold": Remedy(
         "The log is truncated without a check that every client has read it.",
@@ -551,7 +553,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "kept-after-end": Remedy(
         "Ending a session marks it as closed, but leaves its values or its entry in a list.",
-        "Erase the values, the entries of lists and the caches at the end.",
+        "Erase the values, the entries of lists and the caches at the end, and make the deletion durable before you "
+        "answer.",
     ),
     "doubled-event": Remedy(
         "A resumed stream begins before the last event that was received.",
@@ -612,6 +615,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "read-by-another": Remedy(
         "The session's id is looked up without the user.",
         "Look up by user and id, and answer as for an id that does not exist.",
+    ),
+    "listed-for-another": Remedy(
+        "The list, or a cache of it, has the sessions of all users, or of a user whom the request names.",
+        "Filter by the user that the token proves, in the query itself, and make that user part of the cache's key.",
     ),
     "session-adopted": Remedy(
         "Ids are counted from the start of the process, or taken from clients.",

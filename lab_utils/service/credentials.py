@@ -50,8 +50,12 @@ class Credentials:
     @property
     def can_expire(self) -> bool:
         """Whether the lab can make one that has expired."""
-        one = self._identity
-        return bool(one.signing_key) or any("{expires_in}" in word for word in one.token_command)
+        return self._identity.can_expire
+
+    @property
+    def without_expiry(self) -> str:
+        """The part of a claim that is not tried with tokens that cannot expire, and why; "" where they can."""
+        return self._identity.without_expiry
 
     def token(self, user: str, expires_in: int = _VALID_S) -> str:
         """The user's token; a negative `expires_in` (seconds) makes an expired one, where the file can."""

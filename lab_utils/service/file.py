@@ -100,6 +100,22 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
         found = [name for name in ("token", "token_command", "signing_key", "login") if getattr(self, name)]
         return found if set(found) & {"token_command", "login"} or not self.accounts else [*found, "accounts"]
 
+    @property
+    def can_expire(self) -> bool:
+        """Whether the lab can make a token that has expired."""
+        return bool(self.signing_key) or "expires_in" in fields_of(self.token_command)
+
+    @property
+    def without_expiry(self) -> str:
+        """The part of a claim that is not tried with tokens that cannot expire, and why; "" where they can, or where
+        there are none."""
+        if self.can_expire or not self.sources:
+            return ""
+        return (
+            f"expired tokens: the lab can make none with identity.{self.sources[0]}; with {{expires_in}} in a "
+            "token_command, or with a signing_key, it can"
+        )
+
 
 class Promises(Struct, frozen=True, forbid_unknown_fields=True):
     """The promises of the server. FAIL is a broken promise, or a leak that no promise allows.

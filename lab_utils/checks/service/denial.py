@@ -115,6 +115,8 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
         yield _Attacker(
             stage.person(user, expired, "expired"), "the bearer of an expired token", "expired-token-accepted"
         )
+    else:
+        stage.trial.leave_out(credentials.without_expiry)
     # Of a token that the server has seen: it may remember it by a part.
     for name, token in credentials.forged(user, other.user, seen=owner.door.token).items():
         person = stage.person(user, token, f"forger ({name})")

@@ -9,7 +9,8 @@ import pytest
 import lab_utils.service
 from lab_utils.cli import main
 from lab_utils.cli.plan import of_target
-from lab_utils.service.file import WORDS
+from lab_utils.service.credentials import Credentials
+from lab_utils.service.file import WORDS, read_service
 from lab_utils.targets import RIGHT
 from lab_utils.values.profiles import CATEGORIES
 
@@ -132,6 +133,25 @@ def test_a_service_that_keeps_nothing_is_judged_by_its_runs(
     )
     assert main(["check", check, "--service", str(file)]) == (0 if defect == "right" else 1)
     assert ("PASS" if defect == "right" else "FAIL") in capsys.readouterr().out
+
+
+def test_tokens_that_cannot_expire_are_named_as_a_part_that_is_left_out(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = "expired tokens: the lab can make none with identity.accounts"
+    lines = file.read_text().splitlines()
+    kept = "\n".join(line for line in lines if line.split(" ")[0] not in WORDS or line.startswith(("open", "run")))
+    file.write_text(kept)
+    assert main(["check", "service_access_denial", "--service", str(file)]) == 0
+    assert main(["list", "checks", "--service", str(file)]) == 0
+    assert "expired tokens" not in capsys.readouterr().out
+    signing = next(line for line in lines if line.startswith("signing_key"))
+    tokens = Credentials(read_service(file).identity, "")
+    accounts = ", ".join(f'{user} = "{tokens.token(user)}"' for user in ("ada", "bob"))
+    file.write_text(kept.replace(signing, f"accounts = {{ {accounts} }}"))
+    for command in (["check", "service_access_denial"], ["list", "checks"]):
+        assert main([*command, "--service", str(file)]) == 0
+        assert part in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_new_file_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

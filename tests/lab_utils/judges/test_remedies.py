@@ -17,6 +17,8 @@ from tests.lab_utils.made import failed, result
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs" / "anomalies.md"
 NAME = re.compile(r"[a-z]+(-[a-z]+)+")
+OTHERS = {"cache-control", "lab-no-such-session", "lab-restarted", "lab-shared"}
+"""Texts of the checks of services that have the form of an anomaly's name: a header, and ids of sessions."""
 LAB = Path(lab_utils.__file__).parent
 
 
@@ -62,3 +64,20 @@ def test_the_remedy_is_printed_once_with_the_findings_of_an_anomaly() -> None:
     found = [Finding("not-refused", f"the {number}. call was not refused", ("w",)) for number in range(9)]
     printed = " ".join(" ".join(check._findings(result("not_refused", failed(*found)))).split())
     assert printed.count(f"remedy: {remedy_for('not-refused')}") == 1
+
+
+def test_every_anomaly_of_a_service_has_a_sentence_and_a_remedy() -> None:
+    """Its name often stands in a table or an argument, away from the finding: so each text of that form counts."""
+    files = [*(LAB / "checks" / "service").glob("*.py"), LAB / "judges" / "services.py"]
+    nodes = [(file.name, node) for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    found = {
+        node.value: f"{name}:{node.lineno}"
+        for name, node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAME.fullmatch(node.value)
+    }
+    # The judge of growth makes names of quantities.
+    quantities = ("memory", "descriptors", "threads", "connections")
+    found |= {f"{quantity}-kept": f"load.py, {quantity}" for quantity in quantities}
+    assert {"listed-for-another", "kept-after-end", "descriptors-kept"} <= set(found)
+    assert not {name: place for name, place in found.items() if not (name in OTHERS or remedy_for(name))}
+    assert all(SENTENCES[name][0].isupper() and SENTENCES[name][-1] == "." for name in set(found) - OTHERS)
