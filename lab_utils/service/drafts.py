@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted
 
 if TYPE_CHECKING:
     from mcp.types import Tool
@@ -111,7 +112,21 @@ def of_openapi(document: Mapping[str, Any], start: Mapping[str, Any]) -> Draft:
     # The session is the resource that one operation makes, and the most others use.
     made = {key: uses for key, uses in links.items() if key[0] in ("POST", "PUT") and "{" not in key[1]}
     maker = max(made, key=lambda key: (len(made[key]), key), default=None)
-    if maker is not None:
+    putter, below = described.put_by_clients()
+    promises: dict[str, Any] = {}
+    if putter is not None and len(below) > len(made[maker] if maker is not None else ()):
+        parameter = _PARAMETER.findall(putter[1])[0][1:-1]
+        text = described.text_of(putter)
+        uses = {key: (_PARAMETER.findall(key[1])[0][1:-1], "") for key in below}
+        why = f"its client chooses {parameter}, which {counted(len(below), 'other operation')} take"
+        found["open"] = (described.request(putter, {}, parameter), why)
+        described.words(putter, uses, found)
+        if "write" not in found and text:
+            # The resource is the text itself: to make it and to write it is the same request.
+            del found["open"]
+            found["write"] = (described.request(putter, {text: "{value}"}, parameter), f"{why}; {text} is a free text")
+        promises["session_ids"] = "client"
+    elif maker is not None:
         uses = made[maker]
         pointer = next(iter(uses.values()))[1]
         opening = described.request(maker, {}) | {"extract": {"session": pointer}}
@@ -123,7 +138,7 @@ def of_openapi(document: Mapping[str, Any], start: Mapping[str, Any]) -> Draft:
     others = [line for key in operations if _PARAMETER.sub("{}", line := described.line(key)) not in taken]
     reasons = {word: why for word, (_, why) in found.items()}
     writes = "append" if found.get("write", ({"request": "POST"}, ""))[0]["request"].startswith("POST") else "replace"
-    promises = {"writes": writes} if "write" in found else {}
+    promises |= {"writes": writes} if "write" in found else {}
     name = re.sub(r"[^a-z0-9]+", "-", str(document.get("info", {}).get("title", "service")).lower()).strip("-")
     mapped = {word: operation for word, (operation, _) in found.items()}
     return Draft(name or "service", start, mapped, reasons, others, _credentials(document), promises)
@@ -161,6 +176,11 @@ def _links(
 def _referred(reference: str) -> tuple[str, str]:
     path, _, method = reference.removeprefix("#/paths/").rpartition("/")
     return method.upper(), path.replace("~1", "/").replace("~0", "~")
+
+
+def _collection(path: str) -> str:
+    """The path of a collection, given its own or that of one of its items."""
+    return path.rpartition("/")[0] if path.endswith("}") else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +226,27 @@ class _Described:
         if readers:
             why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
             found["read"] = (self.request(readers[0], {}, uses[readers[0]][0]), why)
-        if ("GET", maker[1]) in self.operations:
-            found["list"] = (self.request(("GET", maker[1]), {}), "same path as open")
+        collection = _collection(maker[1])
+        if ("GET", collection) in self.operations:
+            why = "same path as open" if collection == maker[1] else "its path is that of open, without the id"
+            found["list"] = (self.request(("GET", collection), {}), why)
         ends = [key for key in uses if key[0] == "DELETE" and key[1].endswith("}")]
         if ends:
             found["end"] = (self.request(ends[0], {}, uses[ends[0]][0]), "it deletes the resource")
+
+    def put_by_clients(self) -> tuple[tuple[str, str] | None, list[tuple[str, str]]]:
+        """The PUT at an item of a collection that no POST makes items of, and the operations that take the item's id;
+        that with the most of them. None where no operation takes the id of one."""
+        best: tuple[tuple[str, str] | None, list[tuple[str, str]]] = (None, [])
+        for key in self.operations:
+            method, path = key
+            if method != "PUT" or not path.endswith("}") or len(_PARAMETER.findall(path)) != 1:
+                continue
+            below = [one for one in self.operations if one != key and len(_PARAMETER.findall(one[1])) == 1
+                     and (one[1] == path or one[1].startswith(f"{path}/"))]  # fmt: skip
+            if ("POST", _collection(path)) not in self.operations and len(below) > len(best[1]):
+                best = key, below
+        return best
 
     def without_sessions(self, found: dict[str, tuple[dict[str, Any], str]]) -> None:
         """Add the operations there are, where none makes a resource that others take."""

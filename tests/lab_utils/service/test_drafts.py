@@ -131,6 +131,56 @@ def test_nested_ids_references_and_a_prefix_are_followed() -> None:
     assert service.promises.identity == "none"
 
 
+def rooms(*paths: str) -> dict[str, Any]:
+    """A description of operations on rooms whose messages are texts."""
+    text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    found: dict[str, Any] = {}
+    for one in paths:
+        method, path = one.split(" ")
+        known = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        operation: dict[str, Any] = {"responses": {"200": {"description": ""}}}
+        operation["parameters"] = [known] if "{id}" in path else []
+        if method == "post" or (path == "/notes/{id}" and method == "put"):
+            operation["requestBody"] = {"content": {"application/json": {"schema": text}}}
+        found.setdefault(path, {})[method] = operation
+    return {"openapi": "3.1.0", "info": {"title": "rooms", "version": "1"}, "paths": found}
+
+
+def test_a_put_under_an_id_of_the_client_s_choice_opens_a_session() -> None:
+    messages = ("post /rooms/{id}/messages", "get /rooms/{id}/messages")
+    document = rooms("get /rooms", "put /rooms/{id}", "delete /rooms/{id}", *messages)
+    service = parsed(of_openapi(document, START).text("draft.toml"))
+    assert {word: one.request for word, one in service.operations.items()} == {
+        "open": "PUT /rooms/{session}",
+        "write": "POST /rooms/{session}/messages",
+        "read": "GET /rooms/{session}/messages",
+        "list": "GET /rooms",
+        "end": "DELETE /rooms/{session}",
+    }
+    assert service.promises.session_ids == "client"
+    assert service.promises.writes == "append"
+
+
+def test_a_put_of_a_text_under_an_id_of_the_client_s_choice_is_a_write() -> None:
+    document = rooms("get /notes", "put /notes/{id}", "get /notes/{id}", "delete /notes/{id}")
+    service = parsed(of_openapi(document, START).text("draft.toml"))
+    assert {word: one.request for word, one in service.operations.items()} == {
+        "write": "PUT /notes/{session}",
+        "read": "GET /notes/{session}",
+        "list": "GET /notes",
+        "end": "DELETE /notes/{session}",
+    }
+    assert service.operations["write"].body == {"text": "{value}"}
+    assert (service.promises.session_ids, service.promises.writes) == ("client", "replace")
+
+
+def test_a_put_of_an_item_that_a_post_makes_opens_nothing() -> None:
+    document = rooms("post /rooms", "put /rooms/{id}", "delete /rooms/{id}", "get /rooms/{id}/messages")
+    service = parsed(of_openapi(document, START).text("draft.toml"))
+    assert "open" not in service.operations or service.operations["open"].request == "POST /rooms"
+    assert service.promises.session_ids == "server"
+
+
 def test_tools_are_taken_by_annotations_then_by_names() -> None:
     tools = [
         tool("wipe", "board", hints=ToolAnnotations(destructive_hint=True)),
