@@ -19,6 +19,7 @@ from lab_utils.cli.terminal import progress
 from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
+from lab_utils.service import LOG_VARIABLE, PREFIX
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    names = known_checks(options.checks)
+    names = known_checks(options.checks, of_services=options.service is not None)
     from lab_utils.checks import CHECKS
     from lab_utils.runner import capabilities_of
     from lab_utils.runner.calibrations import calibration_mode
@@ -121,11 +122,24 @@ def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
         [
             *([_line(calibrated)] if does_apply else []),
             _line(f"took: {operations}{result.duration_s:.2f} s, profile {setting.profile}, seed {setting.seed}"),
+            *_records(check, setting),
             f"  again: {shown(again, _LONGEST_TOKEN)}",
             "",
         ]
     )
     return _MISSED if missed else word
+
+
+def _records(check: str, setting: Setting) -> Iterator[str]:
+    """Where the requests to a service and its answers are kept."""
+    if not setting.target.startswith(PREFIX):
+        return
+    if folder := os.environ.get(LOG_VARIABLE):
+        yield _line(f"requests and answers: {folder}")
+    else:
+        run = shlex.join(["registry-lab", "run", "--check", check, *setting.words])
+        yield _line("requests and answers are not kept; this keeps them in its folder, service/*.jsonl:")
+        yield f"    {shown(run, _LONGEST_TOKEN)}"
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from lab_utils.values.canaries import word as canary_word
 from lab_utils.values.texts import shown, shown_lines
 
 if TYPE_CHECKING:
+    from lab_utils.service.answers import Answer, StreamEvent
     from lab_utils.service.door import Session
+    from lab_utils.service.file import Operation
     from lab_utils.service.target import ServiceTarget
 
 __all__ = ["arguments", "run"]
@@ -25,6 +28,7 @@ __all__ = ["arguments", "run"]
 _LONGEST: Final = 600
 _ORDER: Final = ("open", "write", "read", "list", "add", "total", "run", "stream", "end")
 _STREAM_S: Final = 5.0
+_FIELD_OF_SSE: Final = re.compile("(id|event|data|retry):")
 _MOMENT_S: Final = 1.0
 """A server that crashes drops its connections a moment before its process has ended."""
 
@@ -71,6 +75,8 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
         print(f"{target.name} is ready at {target.process.base}\n")
         user = target.users(1)[0]
         trouble = _logins(target)
+        if target.service.only_owner and target.credentials.without_expiry:
+            print(f"not tried: {shown(target.credentials.without_expiry, _LONGEST)}\n")
         door, session, failed = target.door(user), Session(user), ["identity"] * bool(trouble)
         if target.service.promises.session_ids == "client":
             session.values["session"] = "lab-check-1"
@@ -79,8 +85,9 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
         for word in _ORDER:
             if not target.service.may(word):
                 continue
+            events: list[StreamEvent] = []
             if word == "stream":
-                trouble = await _listen(target, door, session)
+                trouble, events = await _listen(target, door, session)
             else:
                 answer = await door.do(word, session, {"value": written, "amount": 5})
                 session.values.update(answer.extracted)
@@ -93,8 +100,11 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
                     trouble = f"it does not hold {written}, which write has sent"
                 if word == "total" and answer.value != 5:
                     trouble = f"after an add of 5 the total is {answer.value!r}; does `answer` name the number?"
+                trouble = trouble or _nothing_found(target.service.operations[word], answer)
             for row in rows:
                 _show(row)
+            for event in events[-3:]:
+                print(f"  event {event.id or '-'} {event.type or '-'}: {shown(event.data, _LONGEST)}")
             for name, value in session.values.items() if word == "open" else ():
                 print(f"  {name} = {shown(value)}")
             print(f"  {'done' if not trouble else f'NOT DONE: {shown(trouble, _LONGEST)}'}\n")
@@ -149,12 +159,20 @@ def _claims(token: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def _listen(target: ServiceTarget, door: Any, session: Session) -> str:
-    """Listen, write, and wait for the event; return the fault, or ""."""
+def _nothing_found(operation: Operation, answer: Answer) -> str:
+    """The fault of an expression that names no part of an answer: its value would count as the answer to all."""
+    pages = answer.value if operation.next and isinstance(answer.value, list) else [answer.value]
+    if not operation.answer or not answer.is_done or any(page is not None for page in pages):
+        return ""
+    return f"answer = {operation.answer!r} finds nothing in the answer; which part of it is meant?"
+
+
+async def _listen(target: ServiceTarget, door: Any, session: Session) -> tuple[str, list[StreamEvent]]:
+    """Listen, write, and wait for the event; return the fault, or "", and the events."""
     stream = door.listen(session, {"last_id": ""})
     answer = await stream.opened()
     if not answer.is_done:
-        return answer.error or f"status {answer.status}: {answer.text}"
+        return answer.error or f"status {answer.status}: {answer.text}", []
     value = canary_word(session.user, 2)
     word = "write" if target.service.may("write") else "run"
     if target.service.may(word):
@@ -164,10 +182,13 @@ async def _listen(target: ServiceTarget, door: Any, session: Session) -> str:
             while not any(value in event.data for event in stream.events) and stream.is_open:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        return f"no event held {value} within {_STREAM_S:g} s of the write; it brought {len(stream.events)}"
-    for event in stream.events[-3:]:
-        print(f"  event {event.id or '-'} {event.type or '-'}: {shown(event.data, _LONGEST)}")
-    return ""
+        trouble = f"no event held {value} within {_STREAM_S:g} s of the write; it brought {len(stream.events)}"
+        return trouble, stream.events
+    if target.service.operations["stream"].events == "lines" and any(
+        _FIELD_OF_SSE.match(event.data) for event in stream.events
+    ):
+        return 'its lines are the fields of server-sent events; set events = "sse"', stream.events
+    return "", stream.events
 
 
 class _Rows:

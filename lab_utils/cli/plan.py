@@ -257,7 +257,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if not 1 <= options.jobs <= _MOST_JOBS:
         raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
     resumed = choose(options)
-    checks = known_checks(options.checks)
+    checks = known_checks(options.checks, of_services=options.service is not None)
     target = target_of(options)
     categories = _chosen(options.categories, checks, target)
     if options.shard is not None:
@@ -283,8 +283,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def known_checks(names: Iterable[str]) -> tuple[str, ...]:
-    """The checks that are named, each once, in the order of the notebooks. Raises `UsageError` for any other name."""
+def known_checks(names: Iterable[str], *, of_services: bool = False) -> tuple[str, ...]:
+    """The checks that are named, each once, in the order of the notebooks. Raises `UsageError` for any other name; it
+    lists those of services alone, where a service is judged."""
     wanted = list(names)
     if not wanted:
         return ()
@@ -294,7 +295,8 @@ def known_checks(names: Iterable[str]) -> tuple[str, ...]:
         if name in CATEGORIES:
             raise UsageError(f"{name!r} is a category, not a check: registry-lab run {name}")
         if name not in CHECKS:
-            raise UsageError(unknown("check", name, CHECKS))
+            suited = {one: check for one, check in CHECKS.items() if CATEGORIES[check.category].of_services}
+            raise UsageError(unknown("check", name, suited if of_services else CHECKS))
     return tuple(name for category in CATEGORIES for name in CHECKS if name in wanted and _of(name) == category)
 
 

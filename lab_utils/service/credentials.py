@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ class Credentials:
         if one.login is not None:
             return self._logged_in(one.login, user, values)
         if one.token_command:
-            values["folder"] = str(Path(self._folder).resolve())
+            values |= {"folder": str(Path(self._folder).resolve()), "python": sys.executable}
             return self._printed([str(filled(word, values)) for word in one.token_command])
         if one.signing_key:
             return self._signed(user, expires_in)

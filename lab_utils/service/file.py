@@ -6,9 +6,9 @@ import difflib
 import ipaddress
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import jmespath
@@ -39,6 +39,9 @@ WORDS: Final = ("open", "write", "read", "list", "add", "total", "run", "stream"
 PRESETS: Final = tuple(sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.toml")))
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
+_OF_A_SHELL: Final = re.compile(r"\$\{[^}]*\}")
+_OF_A_START: Final = frozenset({"port", "folder", "work", "workers", "python"})
+_OF_A_LOGIN: Final = frozenset({"user", "secret", "expires_in", "address"})
 _ALWAYS: Final = frozenset({"user", "token", "value", "amount", "session", "number", "last_id", "other", "cursor"})
 _PLACES: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
@@ -240,7 +243,7 @@ def parse_service(text: str, name: str, folder: str = "", allowed_hosts: Collect
     try:
         service = msgspec.convert(document, ServiceFile, strict=True)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{name}: {_words(str(error))}") from error
+        raise UsageError(f"{name}: {_words(str(error), document)}") from error
     service = msgspec.structs.replace(service, folder=folder)
     problems = list(_problems(service, allowed_hosts))
     if problems:
@@ -290,14 +293,41 @@ def _strangers(place: str, table: Mapping[str, Any], known: Collection[str]) -> 
             yield f"{place}{key} is no key of a service file; {hint}"
 
 
-def _words(problem: str) -> str:
+def _words(problem: str, document: Mapping[str, Any]) -> str:
     """A problem of the schema, its key first."""
     found = _PLACES.search(problem)
     if found is None:
         missing = re.search(r"missing required field `(\w+)`", problem)
         return f"{missing[1]} is missing; add {missing[1]} = ..." if missing else problem
     said = problem[: found.start()]
-    return f"{found['place']}: {said[0].lower()}{said[1:]}; change the value of {found['place'].rpartition('.')[2]}"
+    place = found["place"]
+    # The schema knows no names of words: the operation at fault is the first that it refuses.
+    operations = document.get("operations")
+    if place.startswith("operations[...]") and isinstance(operations, Mapping):
+        word = next((word for word, one in operations.items() if not _is_operation(one)), "...")
+        place = place.replace("operations[...]", f"operations.{word}", 1)
+    key = place.rpartition(".")[2]
+    remedy = f"change the value of {key}"
+    if said.startswith("Invalid enum value"):
+        remedy = f"known: {', '.join(_CHOICES.get(key, ()))}"
+    return f"{place}: {said[0].lower()}{said[1:]}; {remedy}"
+
+
+def _is_operation(value: object) -> bool:
+    try:
+        msgspec.convert(value, Operation, strict=True)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    name: get_args(hint)
+    for kind in (Operation, Identity, Promises)
+    for name, hint in get_type_hints(kind).items()
+    if get_origin(hint) is Literal
+}
+"""The keys whose values are one of a few texts."""
 
 
 def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[str]:
@@ -315,6 +345,13 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
     for word, operation in service.operations.items():
         yield from (f"operations.{word}.{problem}" for problem in _operation_problems(operation))
     yield from _variable_problems(service)
+    stream = service.operations.get("stream")
+    is_told = stream is None or stream.tool or service.door or "last_id" in fields_of(_templates(stream))
+    if service.promises.resumes and not is_told:
+        yield (
+            "promises.resumes: operations.stream does not send the id of the last event, so no server can resume after "
+            'it; add headers = { Last-Event-ID = "{last_id}" } to operations.stream, or set resumes = false'
+        )
     for key, pattern in [
         *(("promises.shared", one) for one in service.promises.shared),
         ("promises.session_id_grammar", service.promises.session_id_grammar),
@@ -365,18 +402,27 @@ def _operation_problems(operation: Operation) -> Iterator[str]:
             yield f"{name if name in ('answer', 'next') else f'extract.{name}'}: {expression!r} is no JMESPath: {line}"
 
 
+def _templates(operation: Operation) -> list[Any]:
+    """All texts of an operation in which variables stand."""
+    return [operation.request, operation.query, operation.headers, operation.body, operation.form, operation.arguments]
+
+
 def _variable_problems(service: ServiceFile) -> Iterator[str]:
     known = _ALWAYS | set(service.variables) | {name for one in service.operations.values() for name in one.extract}
     for word, operation in service.operations.items():
-        for name in fields_of([operation.request, operation.query, operation.headers, operation.body, operation.form,
-                               operation.arguments]):  # fmt: skip
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f"; did you mean {{{near[0]}}}?" if near else ""
-                yield (
-                    f"operations.{word}: {{{name}}} is known to no operation; known: {', '.join(sorted(known))}, and "
-                    f"the names in extract{hint}"
-                )
+        more = ", and the names in extract"
+        yield from _unknown_variables(f"operations.{word}", _templates(operation), known, more)
+    identity = service.identity
+    for place, template, names in (
+        ("command", _beside_shells(service.command), _OF_A_START),
+        ("environment", _beside_shells(service.environment.values()), _OF_A_START),
+        ("identity.headers", list(identity.headers.values()), {"user", "token"}),
+        ("identity.token", identity.token, _OF_A_LOGIN),
+        ("identity.token_command", _beside_shells(identity.token_command), _OF_A_LOGIN | {"folder", "python"}),
+        ("identity.claims", identity.claims, {"user"}),
+        ("identity.login", _templates(identity.login) if identity.login else (), _OF_A_LOGIN),
+    ):
+        yield from _unknown_variables(place, template, names)
     about_sessions = [one for word, one in service.operations.items() if word not in ("open", "list")]
     uses = any("session" in fields_of([one.request, one.query, one.headers, one.body]) for one in about_sessions)
     opening = service.operations.get("open")
@@ -386,6 +432,20 @@ def _variable_problems(service: ServiceFile) -> Iterator[str]:
             "operations.open.extract: requests use {session}, and no answer gives it; add extract = { session = "
             '"id" } to operations.open, or set promises.session_ids = "client"'
         )
+
+
+def _beside_shells(words: Iterable[str]) -> list[str]:
+    """The words of a command without the variables that are a shell's own: `${name}`."""
+    return [_OF_A_SHELL.sub("", word) for word in words]
+
+
+def _unknown_variables(place: str, template: Any, known: Collection[str], more: str = "") -> Iterator[str]:
+    """A sentence for each variable that would be sent as it stands, with the nearest one that is known there."""
+    for name in sorted(fields_of(template)):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {{{near[0]}}}?" if near else ""
+            yield f"{place}: {{{name}}} is not known there; known: {', '.join(sorted(known))}{more}{hint}"
 
 
 def fields_of(template: Any) -> set[str]:

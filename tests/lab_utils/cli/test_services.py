@@ -54,6 +54,14 @@ ENDS = (
     ("old", "new", "code", "said"),
     [
         ("GET /sessions/{session}/notes", "GET /none", 1, ["NOT DONE: status 404", "not done: read; mend"]),
+        ('answer = "notes"', 'answer = "nots"', 1, ["NOT DONE: answer = 'nots' finds nothing", "not done: read; mend"]),
+        (
+            'answer = "sessions"',
+            'answer = "sesions"',
+            1,
+            ["NOT DONE: answer = 'sesions' finds nothing", "not done: list"],
+        ),
+        ("stream = {", 'stream = { events = "lines",', 1, ["NOT DONE", 'set events = "sse"', "not done: stream; mend"]),
         (
             "signing_key =",
             'token = "the-same-for-all"\n#',
@@ -67,7 +75,15 @@ ENDS = (
         (f'{START}, "right"', f'"-c", "{ENDS}"', 1, ["NOT DONE", "no disk"]),
         (START, '"-c", "print(1); print(2); exit(5)"', 3, ["exit code 5", "    1\n    2\n"]),
     ],
-    ids=["a request is not done", "one token for two", "the server ends", "it does not start"],
+    ids=[
+        "a request is not done",
+        "an answer without the part",
+        "a page without the part",
+        "events as lines",
+        "one token for two",
+        "the server ends",
+        "it does not start",
+    ],
 )
 def test_what_is_not_done_is_named(
     old: str, new: str, code: int, said: list[str], file: Path, capsys: pytest.CaptureFixture[str]
@@ -186,11 +202,32 @@ def test_a_service_is_judged_by_the_checks_of_services_and_a_registry_by_the_oth
     assert set(of_target("reference")) == set(CATEGORIES) - {"service"}
 
 
+@pytest.mark.parametrize("command", [["check", "service_acces"], ["run", "--check", "service_acces"]])
+def test_a_check_that_is_not_known_is_sought_among_those_of_services(
+    command: list[str], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--service", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean 'service_access_denial'" in said
+    assert "service_memory" in said
+    assert "user_isolation" not in said
+    assert "identity" not in said
+
+
+def test_a_stream_s_events_stand_below_its_request(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-service", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    request = next(number for number, line in enumerate(lines) if line.startswith("stream: GET"))
+    assert request < next(number for number, line in enumerate(lines) if line.startswith("  event "))
+
+
 def test_a_check_judges_a_service_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "service_session_end", "--service", str(file)]) == 0
     out = capsys.readouterr().out
     assert "PASS service_session_end" in out
     assert f"--service {file}" in out
+    assert "requests and answers are not kept" in out
+    assert "registry-lab run --check service_session_end" in out
 
 
 def test_a_service_that_does_not_start_is_unknown_and_no_finding(

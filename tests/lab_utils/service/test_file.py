@@ -56,6 +56,17 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ("[operations]", '[promises]\nonly_owner = ["delete"]\n[operations]', ["promises.only_owner", "'delete'"]),
         ("[operations]", "[operations", ["is not TOML"]),
         ("name =", 'preset = "soap"\nname =', ["preset", "soap", "mcp"]),
+        ('token = "{user}-secret"', 'token_command = ["make", "{user}", "{expires}"]', ["identity.token_command", "{expires}", "known: address,", "did you mean {expires_in}"]),
+        ('token = "{user}-secret"', 'token = "{usr}-secret"', ["identity.token: {usr}", "did you mean {user}"]),
+        ('"Bearer {token}"', '"Bearer {tokn}"', ["identity.headers: {tokn}", "did you mean {token}"]),
+        ('token = "{user}-secret"', 'login = { request = "POST /in", body = { p = "{pasword}" }, extract = { token = "t" } }', ["identity.login: {pasword}", "secret"]),
+        ('token = "{user}-secret"', 'signing_key = "k"\nclaims = { sub = "{usr}" }', ["identity.claims: {usr}"]),
+        ('"{port}"]', '"{port}", "{prot}"]', ["command: {prot}", "did you mean {port}"]),
+        ('name =', 'environment = { STORE = "{workdir}" }\nname =', ["environment: {workdir}", "did you mean {work"]),
+        ('read = { request = "GET /s/{session}"', 'stream = { request = "GET /s/{session}", events = "SSE"', ["operations.stream.events", "SSE", "known: sse, lines, websocket"]),
+        ('read = { request = "GET /s/{session}" }', 'read = "GET /s/{session}"', ["operations.read", "expected"]),
+        ("[operations]", '[promises]\nwrites = "add"\n[operations]', ["promises.writes", "known: append, replace"]),
+        ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}" }', ["promises.resumes", "Last-Event-ID", "resumes = false"]),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: list[str]) -> None:
@@ -64,6 +75,21 @@ def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: li
         parse_service(GOOD.replace(old, new, 1), "service.toml")
     for word in words:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('token = "{user}-secret"', 'token_command = ["{python}", "{folder}/mint.py", "{user}", "{expires_in}", "{address}"]'),
+        ('"node", "server.js"', '"sh", "-c", "exec node ${script} {port}"'),
+        ('name =', 'environment = { A = "{work}/{port}", B = "${home}" }\nname ='),
+        ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}", query = { after = "{last_id}" } }'),
+        ("[operations]", "[promises]\nresumes = true\n[operations]"),
+    ],
+)  # fmt: skip
+def test_variables_that_are_known_where_they_stand_are_no_problem(old: str, new: str) -> None:
+    assert old in GOOD
+    assert parse_service(GOOD.replace(old, new, 1), "service.toml").name == "notes"
 
 
 def test_all_problems_are_named_at_once() -> None:
