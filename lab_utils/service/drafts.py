@@ -211,7 +211,8 @@ class _Described:
         found: dict[str, tuple[dict[str, Any], str]],
     ) -> None:
         """Add the words that the consumers of one resource may be."""
-        readers = [key for key in uses if key[0] == "GET"]
+        streams = [key for key in uses if self.streams(key)]
+        readers = [key for key in uses if key[0] == "GET" and key not in streams]
         writers = [(key, text) for key in uses if key[0] in ("POST", "PUT", "PATCH") and (text := self.text_of(key))]
 
         def likely(writer: tuple[tuple[str, str], str]) -> tuple[bool, bool, int]:
@@ -226,6 +227,9 @@ class _Described:
         if readers:
             why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
             found["read"] = (self.request(readers[0], {}, uses[readers[0]][0]), why)
+        if streams:
+            why = "it answers with server-sent events"
+            found["stream"] = (self.request(streams[0], {}, uses[streams[0]][0]), why)
         collection = _collection(maker[1])
         if ("GET", collection) in self.operations:
             why = "same path as open" if collection == maker[1] else "its path is that of open, without the id"
@@ -233,6 +237,12 @@ class _Described:
         ends = [key for key in uses if key[0] == "DELETE" and key[1].endswith("}")]
         if ends:
             found["end"] = (self.request(ends[0], {}, uses[ends[0]][0]), "it deletes the resource")
+
+    def streams(self, key: tuple[str, str]) -> bool:
+        """Whether an operation answers with server-sent events."""
+        answers = self.document["paths"][key[1]][key[0].lower()].get("responses", {})
+        kinds = (kind for one in answers.values() for kind in self.resolved(one).get("content", {}))
+        return key[0] == "GET" and any("event-stream" in kind for kind in kinds)
 
     def put_by_clients(self) -> tuple[tuple[str, str] | None, list[tuple[str, str]]]:
         """The PUT at an item of a collection that no POST makes items of, and the operations that take the item's id;

@@ -148,13 +148,17 @@ def rooms(*paths: str) -> dict[str, Any]:
 
 def test_a_put_under_an_id_of_the_client_s_choice_opens_a_session() -> None:
     messages = ("post /rooms/{id}/messages", "get /rooms/{id}/messages")
-    document = rooms("get /rooms", "put /rooms/{id}", "delete /rooms/{id}", *messages)
+    # Of the paths that a GET may be at, the shortest one is no read.
+    document = rooms("get /rooms", "put /rooms/{id}", "delete /rooms/{id}", "get /rooms/{id}/sse", *messages)
+    sse = {"200": {"description": "", "content": {"text/event-stream": {}}}}
+    document["paths"]["/rooms/{id}/sse"]["get"]["responses"] = sse
     service = parsed(of_openapi(document, START).text("draft.toml"))
     assert {word: one.request for word, one in service.operations.items()} == {
         "open": "PUT /rooms/{session}",
         "write": "POST /rooms/{session}/messages",
         "read": "GET /rooms/{session}/messages",
         "list": "GET /rooms",
+        "stream": "GET /rooms/{session}/sse",
         "end": "DELETE /rooms/{session}",
     }
     assert service.promises.session_ids == "client"
