@@ -184,10 +184,11 @@ async def _listen(target: ServiceTarget, door: Any, session: Session) -> tuple[s
     except TimeoutError:
         trouble = f"no event held {value} within {_STREAM_S:g} s of the write; it brought {len(stream.events)}"
         return trouble, stream.events
-    if target.service.operations["stream"].events == "lines" and any(
-        _FIELD_OF_SSE.match(event.data) for event in stream.events
-    ):
+    service, operation = target.service, target.service.operations["stream"]
+    if operation.events == "lines" and any(_FIELD_OF_SSE.match(event.data) for event in stream.events):
         return 'its lines are the fields of server-sent events; set events = "sse"', stream.events
+    if service.promises.resumes and not (service.door or operation.tool or stream.events[-1].id):
+        return "its events have no id, so no client can resume after one; set promises.resumes = false", stream.events
     return "", stream.events
 
 

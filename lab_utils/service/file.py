@@ -346,12 +346,17 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
         yield from (f"operations.{word}.{problem}" for problem in _operation_problems(operation))
     yield from _variable_problems(service)
     stream = service.operations.get("stream")
-    is_told = stream is None or stream.tool or service.door or "last_id" in fields_of(_templates(stream))
-    if service.promises.resumes and not is_told:
-        yield (
-            "promises.resumes: operations.stream does not send the id of the last event, so no server can resume after "
-            'it; add headers = { Last-Event-ID = "{last_id}" } to operations.stream, or set resumes = false'
-        )
+    if service.promises.resumes and not (stream is None or stream.tool or service.door):
+        if stream.events != "sse":
+            yield (
+                f'promises.resumes: events = "{stream.events}" has no ids that a client could name; if these are '
+                'server-sent events, set events = "sse"; else set resumes = false, or let a door read the ids'
+            )
+        elif "last_id" not in fields_of(_templates(stream)):
+            yield (
+                "promises.resumes: operations.stream does not send the id of the last event, so no server can resume "
+                'after it; add headers = { Last-Event-ID = "{last_id}" } to operations.stream, or set resumes = false'
+            )
     for key, pattern in [
         *(("promises.shared", one) for one in service.promises.shared),
         ("promises.session_id_grammar", service.promises.session_id_grammar),

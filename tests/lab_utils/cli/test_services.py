@@ -88,7 +88,8 @@ ENDS = (
 def test_what_is_not_done_is_named(
     old: str, new: str, code: int, said: list[str], file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file.write_text(file.read_text().replace("ready_within_s = 60", "").replace(old, new))
+    text = file.read_text().replace("ready_within_s = 60", "").replace(old, new)
+    file.write_text(text.replace("resumes = true", "resumes = false") if "lines" in new else text)
     assert main(["check-service", str(file)]) == code
     out = capsys.readouterr().out
     assert all(words in out for words in said), out
@@ -200,6 +201,55 @@ def test_wrong_words_are_refused_before_anything_runs(
 def test_a_service_is_judged_by_the_checks_of_services_and_a_registry_by_the_others() -> None:
     assert of_target("service:a.toml") == of_target(RIGHT) == ("service",)
     assert set(of_target("reference")) == set(CATEGORIES) - {"service"}
+
+
+STREAMS = """
+import json, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+texts, changed = [], threading.Condition()
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        with changed:
+            texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            changed.notify_all()
+        self.send_response(204)
+        self.end_headers()
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        for number in range(99):
+            with changed:
+                changed.wait_for(lambda: len(texts) > number)
+            self.wfile.write(f"IDdata: {texts[number]}\\n\\n".replace("ID", sys.argv[2]).encode())
+            self.wfile.flush()
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+STREAMS_FILE = """
+name = "streams"
+command = ["{python}", "{folder}/server.py", "{port}", "ID"]
+[promises]
+identity = "none"
+session_ids = "client"
+resumes = true
+[operations]
+write = { request = "POST /notes", body = { text = "{value}" } }
+stream = { request = "GET /events", query = { after = "{last_id}" } }
+"""
+
+
+@pytest.mark.parametrize(("ids", "code"), [("", 1), ("id: 7\\n", 0)], ids=["without ids", "with ids"])
+def test_a_stream_without_ids_cannot_promise_to_resume(
+    ids: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "server.py").write_text(STREAMS)
+    file = tmp_path / "streams.toml"
+    file.write_text(STREAMS_FILE.replace("ID", ids))
+    assert main(["check-service", str(file)]) == code
+    assert ("its events have no id" in capsys.readouterr().out) == bool(code)
 
 
 @pytest.mark.parametrize("command", [["check", "service_acces"], ["run", "--check", "service_acces"]])
