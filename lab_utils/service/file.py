@@ -115,8 +115,8 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
         if self.can_expire or not self.sources:
             return ""
         return (
-            f"expired tokens: the lab can make none with identity.{self.sources[0]}; with {{expires_in}} in a "
-            "token_command, or with a signing_key, it can"
+            f"expired tokens (the lab can make none with identity.{self.sources[0]}, but with a signing_key, or with "
+            "{expires_in} in a token_command)"
         )
 
 

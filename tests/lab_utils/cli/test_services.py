@@ -155,7 +155,8 @@ def test_a_service_that_keeps_nothing_is_judged_by_its_runs(
 def test_tokens_that_cannot_expire_are_named_as_a_part_that_is_left_out(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part = "expired tokens: the lab can make none with identity.accounts"
+    part = "left out: expired tokens (the lab can make none with identity.accounts, but with a signing_key, or with "
+    part += "{expires_in} in a token_command)"
     lines = file.read_text().splitlines()
     kept = "\n".join(line for line in lines if line.split(" ")[0] not in WORDS or line.startswith(("open", "run")))
     file.write_text(kept)
