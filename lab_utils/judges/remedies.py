@@ -574,7 +574,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "no-answer": Remedy(
         "The server failed, or waits for something that does not come.",
-        "Read the server's own log of that time, which is in the run's folder.",
+        "Read what the server wrote, in the run's folder: `service/*.log`, beside its requests.",
     ),
     "no-answer-after-abandoned": Remedy(
         "An abandoned request keeps its place in a pool, or a lock.",

@@ -20,6 +20,7 @@ from lab_utils.values.profiles import UsageError
 
 __all__ = ["ServiceTarget", "load_service"]
 
+_OUTPUT: Final = 1_000_000
 _LOOK_ALIKES: Final = ("acme", "ACME", "acme1", "acme-1")
 
 
@@ -59,8 +60,16 @@ class ServiceTarget(BaseTarget):
                 await door.close()
             self._doors.clear()
         finally:
+            self._keep_output()
             self._traffic.close()
             await self.process.stop()
+
+    def _keep_output(self) -> None:
+        """Add the server's own output to the record, without the secrets that are known: the end of it takes its
+        folder."""
+        if self._log is not None and (text := self.process.output(_OUTPUT)):
+            with self._log.with_suffix(".log").open("a", encoding="utf-8", errors="backslashreplace") as kept:
+                kept.write(f"{self.process.base} of process {self.process.pid}\n{self.masked(text).rstrip()}\n")
 
     async def restart(self) -> None:
         """End the server and start it again on its own working folder. Doors stay; their connections do not."""

@@ -53,6 +53,36 @@ async def test_words_are_sent_answered_and_written_down(tmp_path: Path) -> None:
     assert token.rpartition(".")[2] not in log.read_text()
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_the_server_s_own_output_is_kept_without_secrets_also_of_what_it_wrote_before_a_restart(
+    tmp_path: Path,
+) -> None:
+    server = (
+        "import os, sys; from http.server import *; print(sys.argv[2], 'in process', os.getpid(), flush=True); "
+        "HTTPServer(('127.0.0.1', int(sys.argv[1])), BaseHTTPRequestHandler).serve_forever()"
+    )
+    service = msgspec.structs.replace(
+        planted_file("right"),
+        command=("{python}", "-c", server, "{port}", "key-of-the-server"),
+        secrets=("key-of-the",),
+    )
+    for log in (tmp_path / "sent.jsonl", None):
+        target = ServiceTarget(service, log=log)
+        await target.launch()
+        await target.restart()
+        assert target.process.output(40).startswith("key-of-the-server in")
+        await target.stop()
+        assert target.process.output(99) == ""
+    assert names(tmp_path) == ["sent.jsonl", "sent.log"]
+    address, *lines = (tmp_path / "sent.log").read_text().splitlines()
+    assert address.startswith("http://127.0.0.1:")
+    assert [line.rpartition(" ")[0] for line in lines] == ["***-server in process"] * 2
+    assert lines[0] != lines[1]
+
+
 def test_a_request_to_tools_that_was_cut_short_has_no_answer_of_its_own() -> None:
     pytest.importorskip("mcp")
     from lab_utils.service.mcp_door import _message
