@@ -186,7 +186,7 @@ def _findings(result: CheckResult) -> Iterator[str]:
 
     for cause in causes(identified([result])):
         yield ""
-        yield _line(f"{cause.sentence} {cause.affected}")
+        yield _line(f"{_whole(cause.sentence)} {cause.affected}")
         for one in cause.telling(_MOST_ALIKE):
             yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
             yield from _witness(one.finding.witness)
@@ -200,6 +200,11 @@ def _findings(result: CheckResult) -> Iterator[str]:
             yield _line(f"it follows: {count:,} {anomaly}")
     if result.verdict.findings:
         yield ""
+
+
+def _whole(text: str) -> str:
+    """A sentence from its capital to its stop; that of somebody's own check begins and ends as its author wrote it."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
 
 
 def _witness(witness: Sequence[str]) -> Iterator[str]:

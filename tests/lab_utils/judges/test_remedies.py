@@ -66,6 +66,14 @@ def test_the_remedy_is_printed_once_with_the_findings_of_an_anomaly() -> None:
     assert printed.count(f"remedy: {remedy_for('not-refused')}") == 1
 
 
+def test_the_heading_of_a_finding_is_a_sentence_also_of_an_anomaly_of_one_s_own() -> None:
+    for anomaly in ("of-my-own", "not-refused"):
+        found = Finding(anomaly, "the call was not refused", ("w",))
+        heading = list(check._findings(result("not_refused", failed(found))))[1].strip()
+        assert heading[0].isupper()
+        assert heading.removesuffix(" 1 finding in 1 check.").endswith(".")
+
+
 def test_every_anomaly_of_a_service_has_a_sentence_and_a_remedy() -> None:
     """Its name often stands in a table or an argument, away from the finding: so each text of that form counts."""
     files = [*(LAB / "checks" / "service").glob("*.py"), LAB / "judges" / "services.py"]
