@@ -39,7 +39,7 @@ WORDS: Final = ("open", "write", "read", "list", "add", "total", "run", "stream"
 PRESETS: Final = tuple(sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.toml")))
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
-_OF_A_SHELL: Final = re.compile(r"\$\{[^}]*\}")
+_OF_A_SHELL: Final = re.compile(r"[$%]\{[^}]*\}")
 _OF_A_START: Final = frozenset({"port", "folder", "work", "workers", "python"})
 _OF_A_LOGIN: Final = frozenset({"user", "secret", "expires_in", "address"})
 _ALWAYS: Final = frozenset({"user", "token", "value", "amount", "session", "number", "last_id", "other", "cursor"})
@@ -440,7 +440,7 @@ def _variable_problems(service: ServiceFile) -> Iterator[str]:
 
 
 def _beside_shells(words: Iterable[str]) -> list[str]:
-    """The words of a command without the variables that are a shell's own: `${name}`."""
+    """The words of a command without the variables that are a shell's own, or its programs': `${name}`, `%{name}`."""
     return [_OF_A_SHELL.sub("", word) for word in words]
 
 

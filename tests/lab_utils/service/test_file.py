@@ -83,6 +83,7 @@ def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: li
     [
         ('token = "{user}-secret"', 'token_command = ["{python}", "{folder}/mint.py", "{user}", "{expires_in}", "{address}"]'),
         ('"node", "server.js"', '"sh", "-c", "exec node ${script} {port}"'),
+        ('token = "{user}-secret"', """token_command = ["sh", "-c", "curl -w '%{http_code}' {address}/login"]"""),
         ('name =', 'environment = { A = "{work}/{port}", B = "${home}" }\nname ='),
         ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}", query = { after = "{last_id}" } }'),
         ("[operations]", "[promises]\nresumes = true\n[operations]"),
