@@ -251,7 +251,7 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
         name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"
         findings.append(Finding(name, f"{growth.what} of the server's processes grows with {per}", (*shown, without)))
     cycles = sum(len(growth.intervals) for growth in growths)
-    return Verdict.of(findings, cycles, "series of cycles after which nothing of the users is left")
+    return Verdict.of(findings, cycles, "series of cycles without growth by what users leave")
 
 
 def limit_of(written: float) -> float:

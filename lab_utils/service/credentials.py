@@ -21,11 +21,13 @@ from lab_utils.service.file import Identity, Operation
 from lab_utils.service.filling import filled, filled_path
 from lab_utils.service.traffic import Traffic, trusted
 
-__all__ = ["Credentials", "TokenFailed"]
+__all__ = ["Credentials", "TokenFailed", "turned"]
 
 _VALID_S: Final = 3_600
 _COMMAND_S: Final = 30.0
 _SHOWN: Final = 300
+_KINDS: Final = ("0123456789", "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEF", "GHIJKLMNOPQRSTUVWXYZ")
+_TURNED: Final = str.maketrans("".join(_KINDS), "".join(kind[1:] + kind[0] for kind in _KINDS))
 
 
 class TokenFailed(Exception):
@@ -147,9 +149,9 @@ class Credentials:
         # A file's own tokens may be names; those that a server gives at a login are to hold more.
         if renamed != own and valid.count(".") != 2 and (renamed != valid or self._identity.login is not None):
             found["another's with the owner's name in it"] = renamed
-        if len(valid) > 8 and valid.count(".") != 2:
-            last = "a" if valid[-1] != "a" else "b"
-            found["one letter off"] = f"{valid[:-1]}{last}"
+        # More than one letter: the last one of a text in base64 may hold bits that nobody reads.
+        if len(valid) > 8 and (other := turned(valid, 4)) != valid:
+            found["other in its last letters"] = other
         if valid.count(".") == 2:
             head, body, _ = valid.split(".")
             none = _part({"alg": "none", "typ": "JWT"})
@@ -169,6 +171,11 @@ class Credentials:
         body = {**claims, "iat": min(now, now + expires_in) - 60, "exp": now + expires_in}
         text = f"{_part({'alg': one.algorithm, 'typ': 'JWT'})}.{_part(body)}"
         return f"{text}.{_signature(f'sha{one.algorithm[2:]}', one.signing_key.encode(), text)}"
+
+
+def turned(text: str, last: int) -> str:
+    """A text of the same form, in which each of the last letters and digits is another one."""
+    return f"{text[:-last]}{text[-last:].translate(_TURNED)}"
 
 
 def _head_and_tail(text: str) -> str:

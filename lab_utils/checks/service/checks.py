@@ -97,6 +97,8 @@ CHECKS = (
             "ExpiredAccepted",
             "TokensRemembered",
             "TokensKnownByClaims",
+            "TokensKnownByBeginning",
+            "NobodyIsTheConnections",
             "UnsignedAccepted",
             "UnsignedInOtherLetters",
             "SignatureUnchecked",
@@ -111,6 +113,7 @@ CHECKS = (
             "IdsCounted",
             "IdsOfTheClock",
             "IdByItsBeginning",
+            "EndByPattern",
         ),
         needs=_NEEDS,
     ),
@@ -168,9 +171,9 @@ CHECKS = (
         name="service_session_end",
         category="service",
         claim="An ended session holds nothing more, for its owner or for the next user of the same id, also where it "
-        "ended during a write; no other session ends with it. A list names all of its user's sessions. A restart keeps "
-        "what is promised, for its owner alone, brings nothing back that had ended, and opens no new session to an old "
-        "id.",
+        "ended during a write, or where work of a run goes on behind its answer; no other session ends with it. A list "
+        "names all of its user's sessions. A restart keeps what is promised, for its owner alone, brings nothing back "
+        "that had ended, and opens no new session to an old id.",
         protects="compliance",
         looks_like="A customer deletes a conversation. It is gone from the list, and still answers under its address.",
         body=_Late("leaving", "ended"),
@@ -182,6 +185,10 @@ CHECKS = (
             "EndLogsOut",
             "EndForAllUsers",
             "WriteUndeletes",
+            "WriteOutlivesEnd",
+            "LateSummary",
+            "ErasedLate",
+            "SumComesBack",
             "SavedAgain",
             "NewestNotListed",
             "NumbersGivenAgain",
@@ -191,6 +198,7 @@ CHECKS = (
             "RestoredForAnyone",
             "RestoredByIdAlone",
             "EndedComeBack",
+            "SumsNotRestored",
             "IdsFromOneAgain",
             # Where the owner is shown another's data in place of their own, that is the finding.
             "PagesCachedByLength",
@@ -213,6 +221,7 @@ CHECKS = (
             "ListenersOutliveSession",
             "NewestDeviceAlone",
             "ResumesFromTheLast",
+            "EventsCountedAnew",
             "StreamOfAllOnes",
             "LosesWhatWasMissed",
             "EndOfTheOldOne",

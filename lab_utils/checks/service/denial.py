@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Attempt, denied, guessable
 from lab_utils.service.answers import Answer
+from lab_utils.service.credentials import turned
 from lab_utils.service.door import Door, Session, Stream
 from lab_utils.values.canaries import mark
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["denial", "made_up"]
+__all__ = ["denial"]
 
 _IDS = 12
 _LONG = 48
@@ -29,8 +30,6 @@ _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
 """Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
 _PROXY_HEADERS = ("X-Forwarded-User", "X-Remote-User", "Remote-User", "X-User", "X-User-Id", "X-Auth-Request-User")
 _FIELDS = ("user", "user_id", "userId", "uid", "owner", "as_user", "tenant", "tenant_id", "account")
-_KINDS = ("0123456789", "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEF", "GHIJKLMNOPQRSTUVWXYZ")
-_TURNED = str.maketrans("".join(_KINDS), "".join(kind[1:] + kind[0] for kind in _KINDS))
 _ANOMALIES = {
     "read": "read-by-another",
     "total": "read-by-another",
@@ -110,6 +109,10 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
         person = stage.person(user, credentials.token(other.user), f"{other.user} in the name of {user}")
         yield _Attacker(person, "another user, with their own token and the owner's name in the request,")
     yield _Attacker(stage.person(user, None, "nobody"), "a caller without a token", "no-token-accepted")
+    # A proxy pools connections: whose request it is, each request must say anew.
+    nobody = stage.person(user, None, "nobody behind a proxy")
+    nobody.door.share(owner.door)
+    yield _Attacker(nobody, "a caller without a token, over a connection of the owner's,", "no-token-accepted")
     if credentials.can_expire:
         expired = credentials.token(user, expires_in=-3_600)
         yield _Attacker(
@@ -357,7 +360,7 @@ async def _ids(stage: Stage, owner: Person, other: Person) -> None:
 async def _made_up(stage: Stage, owner: Person, other: Person) -> None:
     """An id that the server never gave must not open a session: whoever sends a link with it would know it."""
     given = await owner.open()
-    id = made_up(given.id)
+    id = turned(given.id, 8)
     if id == given.id:
         return
     known = Session(owner.user, {**given.values, "session": id})
@@ -368,20 +371,16 @@ async def _made_up(stage: Stage, owner: Person, other: Person) -> None:
     stage.trial.require(not answer.holds(value), "session-adopted", sentence, f"id {known.id}: {answer}")
 
 
-def made_up(id: str) -> str:
-    """An id of the same form, in which each of the last letters and digits is another one."""
-    return f"{id[:-8]}{id[-8:].translate(_TURNED)}"
-
-
 async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
     grammar = re.compile(stage.target.service.promises.session_id_grammar)
     base = f"lab-{stage.number()}-Aa"
-    # In case, in length, in a separator, after what a short column or file name holds, in the form of a letter, and in
-    # zeros at the front.
+    # In case, in length, in a separator, in a letter that a pattern takes for any, after what a short column or file
+    # name holds, in the form of a letter, and in zeros at the front. The first of each pair is ended.
     variants = [
         (base, base.swapcase()),
         (base, f"{base}1"),
         (f"{base}-5", f"{base}_5"),
+        (f"{base}_55", f"{base}-55"),
         (f"{base}.6", f"{base}-6"),
         (f"{base}7{'x' * _LONG}", f"{base}7{'x' * _LONG}y"),
         (f"{base}8\u00e9", f"{base}8e\u0301"),
@@ -419,6 +418,12 @@ async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
                 both = (f"{left.id!r} of {one.user!r}", f"{right.id!r} of {two.user!r}", str(shown[n]))
                 findings.append(Finding("ids-collide", sentence, both))
                 break
+        else:
+            if stage.target.service.may("end") and (await one.ask("end", left)).is_done:
+                answer = await two.ask("read", right)
+                if not answer.holds(values[1]):
+                    sentence = f"the end of {left.id!r} of {one.user!r} took {right.id!r} of {two.user!r} with it"
+                    findings.append(Finding("ids-collide", sentence, (str(answer),)))
     if pairs and not tried:
         raise CannotTry("no two sessions with ids that look alike could be opened")
     stage.trial.judge(Verdict.of(findings, tried, "pairs of ids that look alike, kept apart"))

@@ -20,6 +20,8 @@ _LEFT = ("run", "write", "read")
 _MOST_CHUNKS = 5
 _AT_ONCE = 4
 _AMOUNT = 4_391
+_LOOKS, _BETWEEN_S = 5, 0.2
+"""Looks for late work, and seconds before each."""
 _VALUES = 4
 """In an abandoned request, so that half of it has a whole one."""
 _BEFORE_ANY = 30
@@ -193,16 +195,17 @@ async def ended(stage: Stage) -> None:
     if not answer.is_done:
         raise CannotTry(f"the owner cannot end their session: {answer}")
     erases = promises.end_erases and promises.retention_s == 0
+    # The list first: a request to the address of a session may make a new one.
+    if service.may("list"):
+        listed = await owner.ask("list", session)
+        if stage.listed(listed, [session.id], [(listed, [kept.id])]):
+            _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
     after = await owner.ask("read", session)
     _must_not_hold(
         stage, erases, after, value, "kept-after-end", f"a session of {owner.user!r} that was ended still answers"
     )
     if counts:
         await _must_not_count(stage, erases, owner, session, "a session that was ended")
-    if service.may("list"):
-        listed = await owner.ask("list", session)
-        if stage.listed(listed, [session.id], [(listed, [kept.id])]):
-            _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
     for person, place, text in beside:
         answer = await person.ask("read", place)
         sentence = f"the end of one session took another one, of {person.user!r}, with it"
@@ -216,29 +219,37 @@ async def ended(stage: Stage) -> None:
         sentence = f"{person.user!r} opens a session after the end of another one, and it holds the old values"
         _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
         if counts:
-            await _must_not_count(stage, erases, person, again, "a session opened after the end of another one")
-    await _asked_again(stage, owner)
-    await _ended_meanwhile(stage, owner)
+            of = "a session opened after the end of another one"
+            await _must_not_count(stage, erases, person, again, of)
+            # A sum that is kept elsewhere comes back with the next addition.
+            if (await person.ask("add", again, amount=1)).is_done:
+                await _must_not_count(stage, erases, person, again, of, _AMOUNT + 1)
+    await _ended_meanwhile(stage, owner, makes_anew=await _asked_again(stage, owner))
+    await _late_work(stage, owner)
     if service.command:
         await _restarted(stage, owner, other, kept, kept_value)
     else:
         trial.leave_out("restarts: the lab did not start the server")
 
 
-async def _asked_again(stage: Stage, owner: Person) -> None:
-    """A run in an ended session, or a write to it, brings nothing of it back."""
+async def _asked_again(stage: Stage, owner: Person) -> bool:
+    """A run in an ended session, or a write to it, brings nothing of it back. Return whether a write makes a new
+    one."""
     service = stage.target.service
     gone, value = await owner.opened_with_value()
     await owner.ask("end", gone)
+    makes_anew = False
     for word in ("run", "write", "read"):
         if service.may(word):
             answer = await owner.ask(word, gone, value=owner.new())
+            makes_anew = makes_anew or (word == "write" and answer.is_done)
             sentence = f"a session of {owner.user!r} that was ended is back after a request to it"
             erases = service.promises.end_erases and service.promises.retention_s == 0
             _must_not_hold(stage, erases, answer, value, "kept-after-end", f"{sentence} ({word})")
+    return makes_anew
 
 
-async def _ended_meanwhile(stage: Stage, owner: Person) -> None:
+async def _ended_meanwhile(stage: Stage, owner: Person, *, makes_anew: bool) -> None:
     """A session ends while a write to it and a run in it are under way: neither brings it back when it is done."""
     service, promises = stage.target.service, stage.target.service.promises
     gone, value = await owner.opened_with_value()
@@ -250,14 +261,46 @@ async def _ended_meanwhile(stage: Stage, owner: Person) -> None:
             await owner.ask("read", gone)
         is_ended.append((await owner.ask("end", gone)).is_done)
 
-    asked = [owner.ask(word, gone, value=owner.new()) for word in ("write", "run") if service.may(word)]
+    meanwhile = {word: owner.new() for word in ("write", "run") if service.may(word)}
+    asked = [owner.ask(word, gone, value=text) for word, text in meanwhile.items()]
     await overlapped(stage.trial, [*asked, end()])
     # A server may refuse to end a session that is at work.
     if all(is_ended):
         answer = await owner.ask("read", gone)
         sentence = f"a session of {owner.user!r} that ended during a write and a run is back when they are done"
         erases = promises.end_erases and promises.retention_s == 0
-        _must_not_hold(stage, erases, answer, value, "kept-after-end", sentence)
+        # Where a write to its address makes a new session, the one under way may have come after the end.
+        texts = [value, *(() if makes_anew else meanwhile.values())]
+        back = next((text for text in texts if answer.holds(text)), value)
+        _must_not_hold(stage, erases, answer, back, "kept-after-end", sentence)
+
+
+async def _late_work(stage: Stage, owner: Person) -> None:
+    """A session ends while work of a run and of a write may go on behind their answers; the next session with its id
+    holds what is written to it, and nothing of the one before, also a while later."""
+    service, promises = stage.target.service, stage.target.service.promises
+    if promises.session_ids != "client" or not promises.end_erases or promises.retention_s > 0:
+        return
+    session, value = await owner.opened_with_value()
+    old = [value, owner.new()]
+    if service.may("run"):
+        await owner.ask("run", session, value=old[1])
+    await owner.ask("end", session)
+    again, _ = await owner.try_to_open(session.id)
+    if again is None:
+        return
+    fresh = await owner.write(again)
+    answer = await owner.ask("read", again)
+    for _ in range(_LOOKS):
+        if not answer.holds(fresh) or any(answer.holds(text) for text in old):
+            break
+        await asyncio.sleep(_BETWEEN_S)
+        answer = await owner.ask("read", again)
+    back = [text for text in old if answer.holds(text)]
+    sentence = f"late work of an ended session of {owner.user!r} is in the next session that has its id"
+    stage.trial.require(not back, "kept-after-end", sentence, *back, str(answer))
+    sentence = f"a new session of {owner.user!r} lost a value after the end of an earlier one that had its id"
+    stage.trial.require(answer.holds(fresh), "lost-write", sentence, f"missing {fresh}", str(answer))
 
 
 async def _all_listed(stage: Stage, owner: Person, sessions: list[Session]) -> None:
@@ -289,11 +332,13 @@ async def _twins(owner: Person, other: Person, session: Session) -> list[tuple[P
     return found
 
 
-async def _must_not_count(stage: Stage, promised: bool, person: Person, session: Session, place: str) -> None:
+async def _must_not_count(
+    stage: Stage, promised: bool, person: Person, session: Session, place: str, amount: int = _AMOUNT
+) -> None:
     answer = await person.ask("total", session)
     sentence = f"{place} still has its total for {person.user!r}"
-    held = answer if answer.value == _AMOUNT else Answer(answer.status)
-    _must_not_hold(stage, promised, held, str(_AMOUNT), "kept-after-end", sentence)
+    held = answer if answer.value == amount else Answer(answer.status)
+    _must_not_hold(stage, promised, held, str(amount), "kept-after-end", sentence)
 
 
 def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anomaly: str, sentence: str) -> None:
@@ -314,12 +359,18 @@ async def _restarted(stage: Stage, owner: Person, other: Person, session: Sessio
     for person in (owner, other):
         place = await person.open_alike("lab-restarted")
         alike.append((place, await person.write(place)))
+    counts = service.may("add", "total") and (await owner.ask("add", session, amount=_AMOUNT)).is_done
+    total = (await owner.ask("total", session)).value if counts else None
     await stage.target.restart()
     owner, other = stage.person(owner.user), stage.person(other.user)
     if promises.survives_restart:
         answer = await owner.ask("read", session)
         sentence = f"data of {owner.user!r} did not survive a restart"
         trial.require(answer.holds(value), "lost-at-restart", sentence, str(answer))
+        if counts:
+            answer = await owner.ask("total", session)
+            sentence = f"a total of {owner.user!r} did not survive a restart"
+            trial.require(answer.value == total, "lost-at-restart", sentence, f"it was {total}: {answer}")
     if "read" in service.only_owner:
         answer = await other.ask("read", Session(other.user, dict(session.values)))
         sentence = f"after a restart {other.user!r} reads a session of {owner.user!r}"
@@ -403,10 +454,28 @@ async def streams(stage: Stage) -> None:
         sentence = f"a stream of {person.user!r} that resumed brought {counted(len(repeated), 'event')} once more"
         trial.require(not (repeated and last.get(person.user)), "doubled-event", sentence, *repeated[:3])
     promises = service.promises
+    if service.command and promises.survives_restart:
+        await _resumed_after_restart(stage, people[0], sessions[people[0].user], second[people[0].user])
     if service.may("end") and promises.session_ids == "client" and promises.end_erases and promises.retention_s == 0:
         person, came = people[0], first[people[0].user].events
         first_id, before = came[0].id if came else "", second[person.user]
         await _opened_again(stage, person, sessions[person.user], first_id, written[person.user], before)
+
+
+async def _resumed_after_restart(stage: Stage, person: Person, session: Session, before: Stream) -> None:
+    """The server restarts; a stream that resumes after the last event from before it brings what is written since."""
+    last = before.events[-1].id if before.events else ""
+    if not last:
+        return
+    await before.close()
+    await stage.target.restart()
+    again = stage.person(person.user, name=f"{person.user} after a restart")
+    missed = await again.write(session)
+    stream = again.listen(session, last)
+    await stream.opened()
+    lost = [value for value in (missed, await again.write(session)) if not await stage.brings(stream, value)]
+    sentence = f"after a restart a stream of {person.user!r} that resumed never brought an event"
+    stage.trial.require(not lost, "lost-event", sentence, f"after {last}: never brought {', '.join(lost)}")
 
 
 async def _opened_again(

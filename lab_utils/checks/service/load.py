@@ -118,6 +118,9 @@ async def memory(stage: Stage) -> None:
         async def visit(user: str) -> None:
             person = stage.person(user, name=f"{user} cycle {number}")
             session = await person.open()
+            stream = person.listen(session) if service.may("stream") else None
+            if stream is not None:
+                await stream.opened()
             # Varied: a server that keeps one copy of equal texts keeps each of these.
             await person.write(session, rng.randbytes(size // 2).hex())
             if service.may("read"):
@@ -125,9 +128,7 @@ async def memory(stage: Stage) -> None:
             # A user who leaves in the middle: what an abandoned request and a dropped stream hold goes too.
             if service.may("run"):
                 await person.door.abandon("run", session, {"value": rng.randbytes(size // 2).hex()}, 0)
-            if service.may("stream"):
-                stream = person.listen(session)
-                await stream.opened()
+            if stream is not None:
                 await stream.close()
             await person.ask("end", session)
             await person.leave()
@@ -161,6 +162,8 @@ async def memory(stage: Stage) -> None:
         trial.measure(f"growth of {name} of the process tree", slopes[-1].per_step, f"{unit}/cycle")
     control = {name: slope_of(values, trial.seed).per_step for name, values in without.items()}
     trial.judge(nothing_kept(growths, len(users), written, control))
+    if control["memory"] > limit:
+        trial.note("Memory grows without the data of users, too, which is not judged: an allocator's steps do so.")
     trial.measure("written in a cycle", written, "bytes")
 
 

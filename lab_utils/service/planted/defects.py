@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fnmatch
 import itertools
 import json
 import os
@@ -460,6 +461,28 @@ class TokensKnownByClaims(Notes):
         return known[claims]
 
 
+class TokensKnownByBeginning(Notes):
+    """A token that was verified is known by all but its last letters."""
+
+    def verified(self, token: str) -> str:
+        known: dict[str, str] = self.__dict__.setdefault("known", {})
+        beginning = token[:-4]
+        if beginning not in known:
+            known[beginning] = super().verified(token)
+        return known[beginning]
+
+
+class NobodyIsTheConnections(Notes):
+    """A request without a token is one of the user who came over this connection before."""
+
+    def user_of(self, request: Request) -> str:
+        users: dict[int, str] = self.__dict__.setdefault("users", {})
+        if "authorization" not in request.headers and request.port in users:
+            return users[request.port]
+        user = users[request.port] = super().user_of(request)
+        return user
+
+
 class UnsignedAccepted(Notes):
     """A token may say that it needs no signature."""
 
@@ -876,12 +899,73 @@ class EndLogsOut(Notes):
             super().end(one)
 
 
+class EndByPattern(Notes):
+    """An end takes the user's sessions that match its id as a pattern, in which `_` stands for any letter."""
+
+    def end(self, session: Session) -> None:
+        pattern = session.id.replace("_", "?")
+        for one in [one for one in self.sessions.values() if one.user == session.user]:
+            if fnmatch.fnmatchcase(one.id, pattern):
+                super().end(one)
+
+
 class EndForAllUsers(Notes):
     """An end takes the sessions of its id, of every user."""
 
     def end(self, session: Session) -> None:
         for one in [one for one in self.sessions.values() if one.id == session.id]:
             super().end(one)
+
+
+class WriteOutlivesEnd(Notes):
+    """A write is stored a moment after it came; a session that has ended meanwhile is made anew for it."""
+
+    async def write(self, session: Session, text: str) -> None:
+        key = self.key(session.user, session.id)
+        if session.notes:
+            await _until(lambda: self.sessions.get(key) is not session)
+        if self.sessions.get(key) is not session:
+            session = self.sessions[key] = self.made(session.user, session.id)
+        await super().write(session, text)
+
+
+class LateSummary(Notes):
+    """A run is written up in the background, into the session that has its id by then."""
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        self.job = asyncio.create_task(self.written_up(session, text))
+        return await super().think(session, text)
+
+    async def written_up(self, session: Session, text: str) -> None:
+        key = self.key(session.user, session.id)
+        await _until(lambda: self.sessions.get(key) not in (None, session), 10)
+        if key in self.sessions and self.sessions[key] is not session:
+            self.sessions[key].notes.append(f"summary of {text}")
+
+
+class ErasedLate(Notes):
+    """An end is done at once, and its notes are erased in the background, by their session's id."""
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        self.job = asyncio.create_task(self.erased(self.key(session.user, session.id)))
+
+    async def erased(self, key: str) -> None:
+        await _until(lambda: key in self.sessions and self.sessions[key].notes, 10)
+        await asyncio.sleep(0.05)
+        if key in self.sessions:
+            self.sessions[key].notes.clear()
+
+
+class SumComesBack(Notes):
+    """An addition goes on from the newest total of its session's id, which the end leaves."""
+
+    async def add(self, session: Session, amount: int) -> int:
+        totals: dict[str, int] = self.__dict__.setdefault("totals", {})
+        key = self.key(session.user, session.id)
+        totals[key] = session.total = totals.get(key, 0) + amount
+        self.keep(session)
+        return session.total
 
 
 class WriteUndeletes(Notes):
@@ -989,6 +1073,26 @@ class RestoredByIdAlone(Notes):
         found = super().restored()
         by_id = {session.id: session for session in found.values()}
         return {key: by_id[session.id] for key, session in found.items()}
+
+
+class SumsNotRestored(Notes):
+    """A restart restores notes, and begins totals anew."""
+
+    def restored(self) -> dict[str, Session]:
+        found = super().restored()
+        for session in found.values():
+            session.total = 0
+        return found
+
+
+class EventsCountedAnew(Notes):
+    """A restart restores notes, and numbers the events of a session from 1 again."""
+
+    def restored(self) -> dict[str, Session]:
+        found = super().restored()
+        for session in found.values():
+            session.log.clear()
+        return found
 
 
 class EndedComeBack(Notes):
@@ -1191,9 +1295,9 @@ class ThreadsKept(Notes):
         return super().made(user, id)
 
 
-async def _until(is_so: Callable[[], object]) -> None:
-    """Wait for it, up to a quarter of a second."""
-    for _ in range(25):
+async def _until(is_so: Callable[[], object], most_s: float = 0.25) -> None:
+    """Wait for it, up to so many seconds."""
+    for _ in range(int(100 * most_s)):
         if is_so():
             break
         await asyncio.sleep(0.01)

@@ -220,7 +220,9 @@ class Notes:
         return Path(f"{name}.json")
 
     def keep(self, session: Session) -> None:
-        self.file_of(session).write_text(json.dumps([session.id, session.user, session.notes, session.total]))
+        self.file_of(session).write_text(
+            json.dumps([session.id, session.user, session.notes, session.total, session.log])
+        )
 
     def forget(self, session: Session) -> None:
         self.file_of(session).unlink(missing_ok=True)
@@ -233,8 +235,8 @@ class Notes:
 
     async def write(self, session: Session, text: str) -> None:
         session.notes.append(text)
-        self.keep(session)
         self.publish(session, text)
+        self.keep(session)
 
     def shown(self, request: Request, session: Session) -> dict[str, Any]:
         return {"notes": session.notes}
