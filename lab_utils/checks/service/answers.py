@@ -25,7 +25,8 @@ _FRESH = 6
 _LONGER = 4
 _CROWD = 3
 _MANY = 30
-_TRIES = 3
+_TRIES, _OPENS = 3, 4
+"""Ids that are opened several times at once, and how often each."""
 _NUMBERS = ("add", "total")
 """Words whose answer is a number: there, a larger one is another's data."""
 
@@ -309,7 +310,7 @@ async def _opened_at_once(stage: Stage, id: str) -> None:
             if (await person.ask("write", session, value=value)).is_done:
                 taken.append(value)
 
-    await overlapped(stage.trial, (opens() for _ in range(_LONGER)))
+    await overlapped(stage.trial, (opens() for _ in range(_OPENS)))
     if not taken or stage.target.service.promises.writes != "append":
         return
     answer = await person.ask("read", sessions[0])

@@ -348,7 +348,9 @@ CHECKS = (
         body=(
             Part("customers beside others", protection.body),
             Part("customers beside those who call or fail again and again", judge_often),
-            Part("customers beside one whose model over HTTP fails", judge_failing_model),
+            Part(
+                "customers beside one whose model over HTTP fails", judge_failing_model, frozenset({Capability.MODEL})
+            ),
         ),
         planted=(
             "SharedToolCache",

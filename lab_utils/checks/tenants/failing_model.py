@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.standin import Asked, Fault, Misbehaviour
-from lab_utils.target import Capability, Command, Handle, Recipe, Target
+from lab_utils.target import Command, Handle, Recipe, Target
 from lab_utils.trial import OutOfTime, Stuck, Trial
 from lab_utils.trial.faults import is_checks_own
 from lab_utils.values.canaries import Writers
@@ -117,8 +117,6 @@ async def judge_failing_model(trial: Trial) -> None:
     """Let the model over HTTP fail for one user in each way, and require of all others the answers that they receive
     where it fails for nobody."""
     what = "customers beside one whose model over HTTP fails"
-    if Capability.MODEL not in trial.make_target().capabilities:
-        return
     users = users_of(trial.seed)
     alone: Mapping[str, Sequence[_Answer]] = {}
     for fails in (False, True):

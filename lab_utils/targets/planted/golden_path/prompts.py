@@ -360,7 +360,7 @@ class FailedPromptTakenOut(Asking):
 
 
 class _NotAsking(Between):
-    """Raises the last error again for a second, and spares the model the call."""
+    """Raises the last error again for half a minute, and spares the model the call."""
 
     raises_for_all = True
 
@@ -377,7 +377,7 @@ class _NotAsking(Between):
             return await super().ask(user_id, prompt)
         except LLMFailed as error:
             words = f"{error}, asked by {user_id!r}: {prompt.text}"
-            self.errors[key] = (time.monotonic() + 1.0, words)
+            self.errors[key] = (time.monotonic() + 30.0, words)
             raise LLMFailed(words) from None
 
 
@@ -386,7 +386,7 @@ class _NotAskingForEach(_NotAsking):
 
 
 class LastErrorForAll(Asking):
-    """For a second after a failed call everybody's calls raise the same error, with the prompt in its text."""
+    """For half a minute after a failed call everybody's calls raise the same error, with the prompt in its text."""
 
     between = _NotAsking
 
