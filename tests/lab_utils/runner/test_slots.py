@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab_utils.runner.runner import run_check
-from lab_utils.runner.server import slots
+from lab_utils.runner.server import SLOTS_VARIABLE
+from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Outcome
 
 if sys.platform != "win32":
@@ -41,28 +47,42 @@ class Taker:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"has it\n"
 
-    @staticmethod
-    def is_free(seat: Path) -> bool:
-        with seat.open("r+b") as file, suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
-
     def goes(self) -> None:
         self.process.kill()
         self.process.communicate()
 
 
-def test_two_at_once_then_one_alone_then_two_again(tmp_path: Path) -> None:
-    first, second = Taker(tmp_path), Taker(tmp_path)
+@pytest.fixture
+def take(tmp_path: Path) -> Iterator[Callable[..., Taker]]:
+    """Start takers of one folder; a test that fails leaves none of them, for whom every later check would wait."""
+    takers: list[Taker] = []
+
+    def take(how: str = "beside") -> Taker:
+        takers.append(Taker(tmp_path, how))
+        return takers[-1]
+
+    yield take
+    for taker in takers:
+        taker.goes()
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("r+b") as file, suppress(OSError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def test_two_at_once_then_one_alone_then_two_again(take: Callable[..., Taker]) -> None:
+    first, second = take(), take()
     first.has_it()
     second.has_it()
-    alone = Taker(tmp_path, "alone")
+    alone = take("alone")
     first.goes()
     assert alone.process.poll() is None
     second.goes()
     alone.has_it()
-    later = [Taker(tmp_path), Taker(tmp_path)]
+    later = [take(), take()]
     alone.goes()
     for one in later:
         one.has_it()
@@ -70,24 +90,24 @@ def test_two_at_once_then_one_alone_then_two_again(tmp_path: Path) -> None:
         one.goes()
 
 
-def test_a_third_has_its_turn_when_either_of_two_goes(tmp_path: Path) -> None:
-    takers = [Taker(tmp_path), Taker(tmp_path)]
+def test_a_third_has_its_turn_when_either_of_two_goes(take: Callable[..., Taker]) -> None:
+    takers = [take(), take()]
     for one in takers:
         one.has_it()
     for gone in takers:
-        third = Taker(tmp_path)
+        third = take()
         gone.goes()
         third.has_it()
         third.goes()
 
 
-def test_only_those_who_name_more_seats_come_in_beside_two(tmp_path: Path) -> None:
-    takers = [Taker(tmp_path), Taker(tmp_path)]
+def test_only_those_who_name_more_seats_come_in_beside_two(take: Callable[..., Taker]) -> None:
+    takers = [take(), take()]
     for one in takers:
         one.has_it()
-    another = Taker(tmp_path, "more")
+    another = take("more")
     another.has_it()
-    third = Taker(tmp_path)
+    third = take()
     another.goes()
     assert third.process.poll() is None
     takers[0].goes()
@@ -96,13 +116,13 @@ def test_only_those_who_name_more_seats_come_in_beside_two(tmp_path: Path) -> No
     third.goes()
 
 
-def test_those_who_give_way_come_back_to_their_seats_when_the_one_alone_has_gone(tmp_path: Path) -> None:
-    polite = [Taker(tmp_path, "polite"), Taker(tmp_path, "polite")]
+def test_those_who_give_way_come_back_to_their_seats_when_the_one_alone_has_gone(take: Callable[..., Taker]) -> None:
+    polite = [take("polite"), take("polite")]
     for one in polite:
         one.has_it()
-    alone = Taker(tmp_path, "alone")
+    alone = take("alone")
     alone.has_it()
-    third = Taker(tmp_path)
+    third = take()
     alone.goes()
     for one in polite:
         one.has_it()
@@ -112,18 +132,41 @@ def test_those_who_give_way_come_back_to_their_seats_when_the_one_alone_has_gone
     third.goes()
 
 
-def test_a_long_check_lets_one_in_that_must_be_alone_and_goes_on() -> None:
-    came: list[Taker] = []
+class HeldOnce(ReferenceTarget):
+    """The first one of a process opens for reading, as it starts, the pipe that the environment names."""
 
-    def come(step: str, _: float) -> None:
-        if step == "exploring schedules" and not came:
-            came.append(Taker(Path(slots()), "alone"))
-            came[0].has_it()
-            # The check keeps one while it is away; of one that has ended all would be free.
-            seats = [Taker.is_free(seat) for seat in Path(slots()).glob("seat-*")]
-            assert not all(seats)
-            came[0].goes()
+    has_started = False
 
-    result = run_check("concurrent_agent_registration_safety", parameters={"deviations": 1}, on_progress=come)
+    async def start(self, *arguments: Any, **options: Any) -> None:
+        if not HeldOnce.has_started:
+            HeldOnce.has_started = True
+            await asyncio.to_thread(Path(os.environ["HELD_BY"]).read_bytes)
+        await super().start(*arguments, **options)
+
+
+def test_a_long_check_lets_one_in_that_must_be_alone_and_goes_on(
+    take: Callable[..., Taker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "held-by"
+    os.mkfifo(pipe)
+    monkeypatch.setenv(SLOTS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("HELD_BY", str(pipe))
+    seats: list[bool] = []
+
+    def come() -> None:
+        # Opens once the check has its turn and starts its target, which goes on when the pipe is closed.
+        with pipe.open("wb"):
+            alone = take("alone")
+            while is_free(tmp_path / "alone"):
+                pass
+        alone.has_it()
+        # The check keeps one while it is away; of one that has ended all would be free.
+        seats.extend(is_free(seat) for seat in tmp_path.glob("seat-*"))
+        alone.goes()
+
+    # A check that never starts its target leaves it waiting.
+    threading.Thread(target=come, daemon=True).start()
+    held = f"{__name__}:{HeldOnce.__name__}"
+    result = run_check("concurrent_agent_registration_safety", target=held, parameters={"deviations": 1})
     assert result.verdict.outcome is Outcome.PASS, result.verdict
-    assert came
+    assert sorted(seats) == [False, True]
