@@ -20,7 +20,10 @@ class Journal:
     no system call."""
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(_HEAD + _SLOTS * _SLOT))
+        # Those who read it may look at any moment: it is whole when it is there.
+        made = path.with_name(f"{path.name}.new")
+        made.write_bytes(bytes(_HEAD + _SLOTS * _SLOT))
+        made.replace(path)
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
         self._count = 0

@@ -24,7 +24,7 @@ from lab_utils.checks.registration.cores import Core
 from lab_utils.interleavings import run_schedule
 from lab_utils.interleavings.observing import STEPS
 from lab_utils.runner import watch
-from lab_utils.runner.journal import Journal, read_beats
+from lab_utils.runner.journal import Journal, read_beats, read_journal, read_position
 from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
 from lab_utils.runner.worker import GiveUp, Message
 from lab_utils.target import Command, Handle
@@ -181,6 +181,24 @@ def test_the_time_in_which_a_check_gives_way_is_not_its_own(monkeypatch: pytest.
     assert looker._given_up is None
     looker._late(401.0)
     assert looker._given_up is not None
+
+
+def test_a_journal_may_be_read_while_it_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path, sizes, write = tmp_path / "journal", list[int](), Path.write_bytes
+
+    def in_two(made: Path, data: bytes) -> int:
+        for size in (0, 10, len(data)):
+            sizes.append(write(made, data[:size]))
+            assert (read_position(path), read_beats(path), read_journal(path)) == (0, 0, [])
+        return len(data)
+
+    monkeypatch.setattr(Path, "write_bytes", in_two)
+    journal = Journal(path)
+    assert len(sizes) == 3
+    journal.beat()
+    journal.reach(3)
+    journal.write("create u1")
+    assert (read_position(path), read_beats(path), read_journal(path)) == (3, 1, ["create u1"])
 
 
 def half(step: str) -> bytes:
