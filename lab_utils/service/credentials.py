@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -36,10 +37,17 @@ class TokenFailed(Exception):
 
 class Credentials:
     """Makes the tokens of users. `folder` is where a token command runs, `address` the server's once it has one; logins
-    are written down in `traffic`."""
+    are written down in `traffic`. `variables`: those of the file, which all its templates may use."""
 
-    def __init__(self, identity: Identity, folder: str, traffic: Traffic | None = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        folder: str,
+        traffic: Traffic | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._identity = identity
+        self._variables = variables
         self._traffic = traffic
         self.address = ""
         self._folder = folder or "."
@@ -64,7 +72,13 @@ class Credentials:
         """The user's token; a negative `expires_in` (seconds) makes an expired one, where the file can."""
         one = self._identity
         secret = one.accounts.get(user, "")
-        values = {"user": user, "secret": secret, "expires_in": str(expires_in), "address": self.address}
+        values = {
+            **self._variables,
+            "user": user,
+            "secret": secret,
+            "expires_in": str(expires_in),
+            "address": self.address,
+        }
         if one.login is not None:
             return self._logged_in(one.login, user, values)
         if one.token_command:
@@ -131,9 +145,9 @@ class Credentials:
         made = {}
         for name, template in self._identity.headers.items():
             if "{token}" not in template:
-                made[name] = str(filled(template, {"user": user}))
+                made[name] = str(filled(template, {**self._variables, "user": user}))
             elif token is not None:
-                made[name] = str(filled(template, {"user": user, "token": token}))
+                made[name] = str(filled(template, {**self._variables, "user": user, "token": token}))
         return made
 
     def forged(self, user: str, forger: str, *, seen: str = "") -> dict[str, str]:
@@ -167,7 +181,7 @@ class Credentials:
     def _signed(self, user: str, expires_in: int) -> str:
         one = self._identity
         now = int(time.time())
-        claims: Mapping[str, Any] = filled(one.claims, {"user": user})
+        claims: Mapping[str, Any] = filled(one.claims, {**self._variables, "user": user})
         body = {**claims, "iat": min(now, now + expires_in) - 60, "exp": now + expires_in}
         text = f"{_part({'alg': one.algorithm, 'typ': 'JWT'})}.{_part(body)}"
         return f"{text}.{_signature(f'sha{one.algorithm[2:]}', one.signing_key.encode(), text)}"

@@ -42,6 +42,7 @@ _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _OF_A_SHELL: Final = re.compile(r"[$%]\{[^}]*\}")
 _OF_A_START: Final = frozenset({"port", "folder", "work", "workers", "python"})
 _OF_A_LOGIN: Final = frozenset({"user", "secret", "expires_in", "address"})
+_BRACES: Final = "; braces of its own belong in a script that it calls"
 _ALWAYS: Final = frozenset({"user", "token", "value", "amount", "session", "number", "last_id", "other", "cursor"})
 _PLACES: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
@@ -413,7 +414,8 @@ def _templates(operation: Operation) -> list[Any]:
 
 
 def _variable_problems(service: ServiceFile) -> Iterator[str]:
-    known = _ALWAYS | set(service.variables) | {name for one in service.operations.values() for name in one.extract}
+    own = set(service.variables)
+    known = _ALWAYS | own | {name for one in service.operations.values() for name in one.extract}
     for word, operation in service.operations.items():
         more = ", and the names in extract"
         yield from _unknown_variables(f"operations.{word}", _templates(operation), known, more)
@@ -421,13 +423,14 @@ def _variable_problems(service: ServiceFile) -> Iterator[str]:
     for place, template, names in (
         ("command", _beside_shells(service.command), _OF_A_START),
         ("environment", _beside_shells(service.environment.values()), _OF_A_START),
-        ("identity.headers", list(identity.headers.values()), {"user", "token"}),
-        ("identity.token", identity.token, _OF_A_LOGIN),
-        ("identity.token_command", _beside_shells(identity.token_command), _OF_A_LOGIN | {"folder", "python"}),
-        ("identity.claims", identity.claims, {"user"}),
-        ("identity.login", _templates(identity.login) if identity.login else (), _OF_A_LOGIN),
+        ("identity.headers", list(identity.headers.values()), {"user", "token"} | own),
+        ("identity.token", identity.token, _OF_A_LOGIN | own),
+        ("identity.token_command", _beside_shells(identity.token_command), _OF_A_LOGIN | {"folder", "python"} | own),
+        ("identity.claims", identity.claims, {"user"} | own),
+        ("identity.login", _templates(identity.login) if identity.login else (), _OF_A_LOGIN | own),
     ):
-        yield from _unknown_variables(place, template, names)
+        is_command = place in ("command", "environment", "identity.token_command")
+        yield from _unknown_variables(place, template, names, _BRACES if is_command else "")
     about_sessions = [one for word, one in service.operations.items() if word not in ("open", "list")]
     uses = any("session" in fields_of([one.request, one.query, one.headers, one.body]) for one in about_sessions)
     opening = service.operations.get("open")

@@ -36,7 +36,7 @@ class ServiceTarget(BaseTarget):
         self._doors: list[Door] = []
         self._log = log
         self._traffic = Traffic(service.bounds, log, (*service.secrets, service.identity.signing_key))
-        self.credentials = Credentials(service.identity, service.folder, self._traffic)
+        self.credentials = Credentials(service.identity, service.folder, self._traffic, service.variables)
 
     @property
     def name(self) -> str:

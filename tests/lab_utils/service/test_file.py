@@ -61,7 +61,7 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ('"Bearer {token}"', '"Bearer {tokn}"', ["identity.headers: {tokn}", "did you mean {token}"]),
         ('token = "{user}-secret"', 'login = { request = "POST /in", body = { p = "{pasword}" }, extract = { token = "t" } }', ["identity.login: {pasword}", "secret"]),
         ('token = "{user}-secret"', 'signing_key = "k"\nclaims = { sub = "{usr}" }', ["identity.claims: {usr}"]),
-        ('"{port}"]', '"{port}", "{prot}"]', ["command: {prot}", "did you mean {port}"]),
+        ('"{port}"]', '"{port}", "{prot}"]', ["command: {prot}", "braces of its own belong in a script", "did you mean {port}"]),
         ('name =', 'environment = { STORE = "{workdir}" }\nname =', ["environment: {workdir}", "did you mean {work"]),
         ('read = { request = "GET /s/{session}"', 'stream = { request = "GET /s/{session}", events = "SSE"', ["operations.stream.events", "SSE", "known: sse, lines, websocket"]),
         ('read = { request = "GET /s/{session}" }', 'read = "GET /s/{session}"', ["operations.read", "expected"]),
@@ -87,6 +87,7 @@ def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: li
         ('name =', 'environment = { A = "{work}/{port}", B = "${home}" }\nname ='),
         ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}", query = { after = "{last_id}" } }'),
         ("[operations]", "[promises]\nresumes = true\n[operations]"),
+        ('token = "{user}-secret"', 'token = "{realm}/{user}"\n[variables]\nrealm = "north"'),
     ],
 )  # fmt: skip
 def test_variables_that_are_known_where_they_stand_are_no_problem(old: str, new: str) -> None:

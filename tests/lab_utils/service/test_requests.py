@@ -190,6 +190,15 @@ def test_a_command_makes_tokens(tmp_path: Path) -> None:
     assert credentials.headers("ada", None) == {}
 
 
+def test_the_variables_of_the_file_stand_in_all_that_makes_tokens() -> None:
+    identity = Identity(headers={"X-Token": "{token}", "X-Realm": "{realm}"}, token="{realm}/{user}")
+    credentials = Credentials(identity, "", None, {"realm": "north", "user": "nobody"})
+    assert credentials.headers("ada", credentials.token("ada")) == {"X-Token": "north/ada", "X-Realm": "north"}
+    signing = Identity(headers={"X-Token": "{token}"}, signing_key="key", claims={"sub": "{realm}/{user}"})
+    claims = Credentials(signing, "", None, {"realm": "north"}).token("ada").split(".")[1]
+    assert json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"] == "north/ada"
+
+
 class Login(BaseHTTPRequestHandler):
     """Answers a login with a token in the body, and in a cookie; of one user only."""
 
