@@ -272,6 +272,8 @@ CHECKS = (
             "RowsInFlightByName",
             "RowsInFlightWithoutAccents",
             "CreatesInFlightJoined",
+            "CreatesInFlightByThread",
+            "CreatesInFlightOfUser",
             "CreatesInFlightByMailbox",
             "QuestionsWaitingByMailbox",
             "MailAddressesFolded",

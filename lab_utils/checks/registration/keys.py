@@ -281,15 +281,11 @@ class _Lives:
         if self._pair.is_one_of_many or not self._can({Capability.END}):
             return
         target, keys = self._target, (first, second)
-        if len(self._pair.order) != 2:
-            # For want of time not where two parts are neighbours: three that are joined are alike, too.
-            await self._make_at_once(
-                keys, "create", lambda key: target.create(key.user, key.agent_type, thread=key.thread)
-            )
-            if first.user != second.user and self._can({Capability.MODEL}):
-                texts = {key: f"A note:\n- note: {_memo(key)}" for key in keys}
-                await self._read_at_once(keys, "ask", lambda key: self._run(key, "ask", text=texts[key]))
-            await self._all_end(keys)
+        await self._make_at_once(keys, "create", lambda key: target.create(key.user, key.agent_type, thread=key.thread))
+        if first.user != second.user and self._can({Capability.MODEL}):
+            texts = {key: f"A note:\n- note: {_memo(key)}" for key in keys}
+            await self._read_at_once(keys, "ask", lambda key: self._run(key, "ask", text=texts[key]))
+        await self._all_end(keys)
         if self._can({Capability.GET_OR_CREATE}):
             make = target.get_or_create
             await self._make_at_once(keys, "get_or_create", lambda key: make(key.user, key.agent_type, key.thread))

@@ -172,6 +172,20 @@ class CreatesInFlightByMailbox(CreatesInFlight):
         return repr((_mailbox(user), agent_type, thread))
 
 
+class CreatesInFlightByThread(CreatesInFlight):
+    """Creates under way are kept by type, and among those under "user:thread": whoever comes meanwhile joins them."""
+
+    def create_for(self, user: str, agent_type: str, thread: str) -> str:
+        return repr((agent_type, f"{user}:{thread}"))
+
+
+class CreatesInFlightOfUser(CreatesInFlight):
+    """Creates under way are kept by user, and among those under "type-thread": whoever comes meanwhile joins them."""
+
+    def create_for(self, user: str, agent_type: str, thread: str) -> str:
+        return repr((user, f"{agent_type}-{thread}"))
+
+
 class AnswersByRunId(ReferenceTarget):
     """A run with an id that was asked for before gets the earlier answer, even for another user."""
 
@@ -464,6 +478,8 @@ PLANTED = (
     _planted(RowsInFlightByName, "merged-identity"),
     _planted(RowsInFlightWithoutAccents, "merged-identity"),
     _planted(CreatesInFlightJoined),
+    _planted(CreatesInFlightByThread),
+    _planted(CreatesInFlightOfUser),
     _planted(CreatesInFlightByMailbox, "merged-identity"),
     _planted(QuestionsWaitingByMailbox, "merged-identity"),
 )
