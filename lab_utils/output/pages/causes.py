@@ -24,7 +24,8 @@ _MOST_FOLLOW: Final = 8
 
 def cause_cards(results: Iterable[CheckResult], run: str, known: Mapping[str, str]) -> list[dict[str, Any]]:
     """One card a cause, the most serious first, and those of which all is `known` (reasons by fingerprint) last. Of its
-    findings the one that explains it stands first, and few others; `more` says how many are left out."""
+    findings the one that explains it stands first, and few others; `more` says how many are left out. `run`: how a
+    command names the run."""
     found = causes(identified(results))
     found.sort(key=lambda cause: all(one.fingerprint in known for one in cause.all))
     cards = [_card(number, cause, run, known) for number, cause in enumerate(found, 1)]

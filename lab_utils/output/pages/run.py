@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -74,12 +76,20 @@ def publish(run: OpenRun, status: str) -> None:
         calibrated={"planted": len(caught), "caught": int(caught.sum())},
     )
     reasons = {one["fingerprint"]: one["reason"] for one in (run.about.get("baseline") or {}).get("known", ())}
-    values = _values(run.about, frames, status, cause_cards(read.results, run.run_id, reasons))
+    values = _values(run.about, frames, status, cause_cards(read.results, _typed(run), reasons))
     run.write(DIGEST, written_digest(digest_of(read, status)).decode())
     page = render("run.html.j2", css=style("style.css"), script=style("table.js"), **_PAGE, **values)
     run.write("index.html", page)
     run.write("summary.md", _summary(values))
     run.write("junit.xml", junit(run.about, values["checks"], values["causes"]))
+
+
+def _typed(run: OpenRun) -> str:
+    """The run as a command names it where it was made: by its path where it is not in the folder that is looked in."""
+    home, here = run.folder.parent.resolve(), Path.cwd()
+    if home == here / "outputs" or not home.is_relative_to(here):
+        return run.run_id
+    return shlex.quote(str((home / run.run_id).relative_to(here)))
 
 
 def _summary(values: Mapping[str, Any]) -> str:

@@ -154,7 +154,7 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
         there = (
             f"there is {', '.join(known[:5])}" if known else "no run was made there yet; `registry-lab run` makes one"
         )
-        raise StoreError(f"no run {name!r} in {outputs}; {there}")
+        raise StoreError(f"no run {name!r} in {outputs}; {there}; name one elsewhere by the path of its folder")
     return place.resolve()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -260,6 +261,17 @@ def test_junit_has_one_case_a_check_with_its_own_kind_of_failure(tmp_path: Path)
     assert failure.get("type") == "canary-leak"
     assert (failure.get("message") or "").endswith(f"Run it again: registry-lab replay {run.run_id} F1")
     assert "Traceback: boom" in (error.text or "")
+
+
+@pytest.mark.parametrize(("folder", "named"), [("outputs", ""), ("reports/ci 1", "reports/ci 1/"), ("../other", "")])
+def test_a_finding_is_replayed_by_what_the_page_says_where_the_run_was_made(
+    folder: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = published(Path(folder), (result("second", failed()),), status="findings")
+    for text in page_and_summary(run):
+        assert f"registry-lab replay {shlex.quote(f'{named}{run.run_id}')} F1" in text
 
 
 def test_the_summary_is_one_table_a_category(tmp_path: Path) -> None:
