@@ -250,9 +250,10 @@ def _jobs(plan: Plan, folder: Path) -> list[Job]:
 
 
 def _of_the_run(plan: Plan) -> dict[str, str]:
-    """The notebooks of the run as a whole. A service is not among the targets that frameworks are compared with."""
-    is_service = plan.setting.target.startswith(PREFIX)
-    return {name: file for name, file in _OF_THE_RUN.items() if not (is_service and name == FRAMEWORKS)}
+    """The notebooks of the run as a whole. A service is not among the targets that frameworks are compared with, and a
+    run without calibrations has no planted defects to show."""
+    out = {FRAMEWORKS: plan.setting.target.startswith(PREFIX), PLANTED_DEFECTS: plan.calibrate == "never"}
+    return {name: file for name, file in _OF_THE_RUN.items() if not out.get(name)}
 
 
 def about_of(plan: Plan) -> dict[str, object]:

@@ -393,6 +393,11 @@ def test_a_service_is_not_shown_beside_the_frameworks(notebooks: Notebooks) -> N
     assert [job.name for job in notebooks.jobs] == ["service", "overview", "planted_defects"]
 
 
+def test_a_run_without_calibrations_has_no_page_of_planted_defects(notebooks: Notebooks) -> None:
+    main(["run", CATEGORY, "--calibrate", "never"])
+    assert [job.name for job in notebooks.jobs] == [CATEGORY, "overview", "frameworks"]
+
+
 def test_a_parameter_goes_to_every_category_that_has_it(notebooks: Notebooks) -> None:
     main(["run", "golden_path", CATEGORY, CATEGORY, "--param", "users=9", "--param", "records_per_user=33"])
     given = {job.name: job.parameters for job in notebooks.jobs}
