@@ -128,6 +128,10 @@ async def memory(stage: Stage) -> None:
             # A user who leaves in the middle: what an abandoned request and a dropped stream hold goes too.
             if service.may("run"):
                 await person.door.abandon("run", session, {"value": rng.randbytes(size // 2).hex()}, 0)
+                # Two requests more, one after another: by then the one before has begun. After the end of its session
+                # it would be refused, and hold nothing.
+                for _ in range(2):
+                    await person.ask("read" if service.may("read") else "write", session, value=person.new())
             if stream is not None:
                 await stream.close()
             await person.ask("end", session)

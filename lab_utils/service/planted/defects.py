@@ -13,14 +13,34 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 from lab_utils.service.planted.notes import Message, Model, Notes, Receive, Refused, Request, Send, Session
 
 __all__ = ["DEFECTS"]
 
-_SLOW_S = 0.1
-"""A model that is slower than the end of a connection which its client has dropped, on a busy machine as well."""
+_closes: ContextVar[bool] = ContextVar("_closes", default=False)
+"""Whether the client of a request has said that it closes its connection."""
+_LATE_S = 10.0
+
+
+class _SlowToLeavers(Notes):
+    """Runs of a client that will close its connection take until it has left: on a busy machine, too, no run that is
+    dropped is answered first."""
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        _closes.set(request.headers.get("connection") == "close")
+        await super().answer(request, receive, send)
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        await self.leaving()
+        return await super().think(session, text)
+
+    async def leaving(self) -> None:
+        """Wait until the client has left, if it will."""
+        if _closes.get():
+            await asyncio.sleep(_LATE_S)
 
 
 # The content of answers.
@@ -49,15 +69,15 @@ class CookieOfTheSecond(Notes):
 
 
 class ListCacheWithoutUser(Notes):
-    """Lists of sessions are cached for a moment, by their path, without the user."""
+    """Lists of sessions are cached until one is opened or ended, by their path, without the user."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.cached: tuple[float, list[str]] = (0.0, [])
+        self.cached: tuple[int, list[str]] = (0, [])
 
     def listed(self, user: str) -> list[str]:
-        if time.monotonic() - self.cached[0] > 0.5:
-            self.cached = (time.monotonic(), super().listed(user))
+        if self.cached[0] != len(self.sessions):
+            self.cached = (len(self.sessions), super().listed(user))
         return self.cached[1]
 
 
@@ -122,7 +142,8 @@ class BadRequestRollsBack(Notes):
 
     async def write(self, session: Session, text: str) -> None:
         self.pending.append((session, text))
-        await asyncio.sleep(0.02)
+        # The transaction lasts until it is rolled back, if it is.
+        await _until(lambda: (session, text) not in self.pending, 0.1)
         for one, noted in self.pending:
             await super().write(one, noted)
         self.pending.clear()
@@ -219,8 +240,8 @@ class CurrentUserGlobal(Notes):
 
     async def answer(self, request: Request, receive: Receive, send: Send) -> None:
         if request.method == "GET" and request.parts[2:] == ["notes"]:
-            self.current = self.find(request, request.parts[1], "read")
-            await asyncio.sleep(0.005)
+            own = self.current = self.find(request, request.parts[1], "read")
+            await _until(lambda: self.current is not own, 0.1)
         await super().answer(request, receive, send)
 
 
@@ -623,7 +644,8 @@ class LostUpdates(Notes):
 
     async def add(self, session: Session, amount: int) -> int:
         before = session.total
-        await asyncio.sleep(0.002)
+        # The first of several writes when the others have read.
+        await _until(lambda: session.total != before, 0.1)
         session.total = before + amount
         return session.total
 
@@ -734,10 +756,9 @@ class HeaderNamesOthers(Notes):
 # Requests that are abandoned.
 
 
-class PlaceLost(Notes):
+class PlaceLost(_SlowToLeavers):
     """A hundred runs may be under way at once: one that is abandoned is never counted as ended, the next is refused."""
 
-    reply_s = _SLOW_S
     under_way = 0
 
     async def run(self, session: Session, text: str, receive: Receive, send: Send) -> None:
@@ -775,14 +796,21 @@ class PlaceLostToNonsense(Notes):
             self.under_way -= 1
 
 
-class RefreshCancelledForAll(Notes):
+class RefreshCancelledForAll(_SlowToLeavers):
     """Runs wait for one refresh of the model's key, and a run that is abandoned cancels it for all who wait."""
 
     refresh: asyncio.Task[None] | None = None
+    one_leaves = False
+
+    async def refreshed(self) -> None:
+        await asyncio.sleep(0.3)
+        # It lasts until the one of those who wait who will leave has left.
+        await _until(lambda: not self.one_leaves, _LATE_S)
 
     async def think(self, session: Session, text: str) -> list[str]:
         if self.refresh is None or self.refresh.done():
-            self.refresh = asyncio.create_task(asyncio.sleep(3 * _SLOW_S))
+            self.refresh, self.one_leaves = asyncio.create_task(self.refreshed()), False
+        self.one_leaves = self.one_leaves or _closes.get()
         try:
             await self.refresh
         except asyncio.CancelledError:
@@ -793,10 +821,8 @@ class RefreshCancelledForAll(Notes):
         return await super().think(session, text)
 
 
-class ReplyLeftBehind(Notes):
+class ReplyLeftBehind(_SlowToLeavers):
     """One connection to the model for all: the reply to a request that was abandoned stays in it, for the next."""
-
-    reply_s = _SLOW_S
 
     def __init__(self) -> None:
         super().__init__()
@@ -804,6 +830,7 @@ class ReplyLeftBehind(Notes):
 
     async def think(self, session: Session, text: str) -> list[str]:
         await self.model.send(text)
+        await self.leaving()
         return await self.model.reply()
 
 
@@ -833,10 +860,8 @@ class HalfBodyLeft(Notes):
             return {"text": whole.decode()}
 
 
-class SlotLost(Notes):
+class SlotLost(_SlowToLeavers):
     """Eight runs may be under way at once, and one that is abandoned is never counted as ended."""
-
-    reply_s = _SLOW_S
 
     def __init__(self) -> None:
         super().__init__()
@@ -1266,10 +1291,8 @@ class EndedSessionsKept(Notes):
         self.__dict__.setdefault("ended", []).append(session)
 
 
-class AbandonedRunsKept(Notes):
+class AbandonedRunsKept(_SlowToLeavers):
     """A run has its prompt in a table until it has answered: one that is abandoned stays there."""
-
-    reply_s = _SLOW_S
 
     async def think(self, session: Session, text: str) -> list[str]:
         running: dict[object, str] = self.__dict__.setdefault("running", {})
