@@ -20,8 +20,13 @@ from lab_utils.service.planted.notes import Notes, Request, Session
 class BeginsAnew(Notes):
     async def open(self, request: Request) -> Session:
         id = str(request.body.get("id") or self.new_id())
-        await asyncio.sleep(0.003)
-        session = self.sessions[self.key(request.user, id)] = self.made(request.user, id)
+        key = self.key(request.user, id)
+        # Of several opens at once the first is done at once, and each other when that has been written to.
+        for _ in range(500):
+            if key not in self.sessions or self.sessions[key].notes:
+                break
+            await asyncio.sleep(0.01)
+        session = self.sessions[key] = self.made(request.user, id)
         return session
 
 uvicorn.run(BeginsAnew(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
