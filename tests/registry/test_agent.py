@@ -97,7 +97,7 @@ async def test_a_reentrant_run_is_refused() -> None:
         others += [two, one]
         for text in ("self", "task", "round"):
             with pytest.raises(ReentrantRun):
-                await asyncio.wait_for(one.run(text), 5)
+                await asyncio.wait_for(one.run(text), 60)
         others[1] = await agent_of(registry, Nested)
         assert (await one.run("round")).output == "inner"
         assert not one.is_running

@@ -108,7 +108,7 @@ async def test_a_step_begins_as_soon_as_its_own_dependencies_are_completed() -> 
     right, after_left = Gate(), Gate()
     async with registry_of(left=name_only, right=right, after_left=after_left) as registry:
         running = asyncio.create_task(Supervisor(registry).run(plan, ADA))
-        await asyncio.wait_for(asyncio.gather(right.reached(), after_left.reached()), 10)
+        await asyncio.wait_for(asyncio.gather(right.reached(), after_left.reached()), 60)
         right.open()
         after_left.open()
 
@@ -275,7 +275,7 @@ async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() ->
     with pytest.raises(
         PlanFailed, match=r"^step 'a' \(\w+\) failed: AgentClosed: step 'a' was cancelled from within$"
     ) as failure:
-        await asyncio.wait_for(Supervisor(ForeignRegistry(x=CancelsItself())).run(plan, ADA), 10)
+        await asyncio.wait_for(Supervisor(ForeignRegistry(x=CancelsItself())).run(plan, ADA), 60)
 
     error = failure.value
     assert isinstance(error.__cause__, AgentClosed)

@@ -91,7 +91,7 @@ async def test_async_tools_are_awaited_and_calls_may_overlap() -> None:
     dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[Tool("meet", meet)])
     calls = (dispatcher.execute_tool("meet", {"n": n}) for n in (1, 2))
 
-    assert [result.output for result in await asyncio.wait_for(asyncio.gather(*calls), 10)] == [10, 20]
+    assert [result.output for result in await asyncio.wait_for(asyncio.gather(*calls), 60)] == [10, 20]
 
 
 def test_nothing_mutable_is_shared_in_either_direction() -> None:

@@ -18,6 +18,7 @@ import pytest
 from lab_utils.batch.errand import COMMAND, Errand, GivenUp, OtherLab, carry_out, lab_here
 from lab_utils.batch.places import cluster, made
 from lab_utils.values.profiles import UsageError
+from tests.processes import LIMIT_S
 
 WAITING = COMMAND.replace(
     "from lab_utils.cli import main",
@@ -118,7 +119,7 @@ def test_a_lost_worker_loses_no_run_and_makes_none_twice(gate: Gate) -> None:
             assert one.number not in brought
             assert not isinstance(what, Exception), what
             brought[one.number] = what
-        conducting.join(60)
+        conducting.join(LIMIT_S)
         assert sorted(brought) == [0, 1, 2, 3]
         for number, what in brought.items():
             archive = zipfile.ZipFile(io.BytesIO(what.archive))
@@ -148,7 +149,7 @@ def test_a_run_that_nobody_waits_for_is_ended(gate: Gate) -> None:
     conducting.start()
     with pytest.raises(GivenUp):
         carry_out(errand(gate, 0), {}, is_wanted=lambda: not arrived.is_set())
-    conducting.join(60)
+    conducting.join(LIMIT_S)
     assert ends == [b""]
 
 
