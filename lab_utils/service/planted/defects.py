@@ -698,8 +698,10 @@ class OpenedTwiceAtOnce(Notes):
         # Slow, and for the second slower: it is done when the first has been written to.
         opening: Counter[str] = self.__dict__.setdefault("opening", Counter())
         opening[key] += 1
-        is_first = opening[key] == 1
-        await _until(lambda: opening[key] > 1 if is_first else key in self.sessions and self.sessions[key].notes)
+        if opening[key] == 1:
+            await _until(lambda: opening[key] > 1)
+        else:
+            await _until(lambda: key in self.sessions and self.sessions[key].notes, _LATE_S)
         session = self.sessions[key] = self.made(request.user, id)
         self.keep(session)
         return session
@@ -945,10 +947,18 @@ class EndForAllUsers(Notes):
 class WriteOutlivesEnd(Notes):
     """A write is stored a moment after it came; a session that has ended meanwhile is made anew for it."""
 
+    asked = 0
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        self.asked += 1
+        return super().find(request, id, word)
+
     async def write(self, session: Session, text: str) -> None:
-        key = self.key(session.user, session.id)
-        if session.notes:
-            await _until(lambda: self.sessions.get(key) is not session)
+        key, asked = self.key(session.user, session.id), 0
+        # For as long as requests come: one of them may be the end.
+        while session.notes and asked != self.asked and self.sessions.get(key) is session:
+            asked = self.asked
+            await _until(lambda: self.asked != asked)  # noqa: B023
         if self.sessions.get(key) is not session:
             session = self.sessions[key] = self.made(session.user, session.id)
         await super().write(session, text)
