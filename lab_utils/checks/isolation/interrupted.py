@@ -46,6 +46,8 @@ _FEW_TIMES = 10
 """Interruptions at one place that are always tried, however slow the target is."""
 _LONGEST = 12
 """Steps at most for calls that give back for longer."""
+_TIMED, _LONG_CALL_S = 3, 1.0
+"""How often a call's time is taken, and a time that no busy machine makes of a short one."""
 _WORST = (
     "cross-user-data",
     "not-refused",
@@ -360,13 +362,14 @@ class Exploration:
 
 
 def seconds_a_call(make_target: Callable[[], Target], users: Sequence[str]) -> float:
-    """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated."""
-    slowest = 0.0
+    """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated: the least
+    of a few times, for a busy machine may make one of them slow, and none of them quick."""
+    took_s: list[float] = []
 
     async def work(_: Stage) -> None:
-        nonlocal slowest
         target = make_target()
         await target.start([Recipe("helper")], {}, 5.0)
+        slowest = 0.0
         # Those of the second user count: the first calls may import.
         for user in users[:2]:
             began = own.seconds()
@@ -374,13 +377,18 @@ def seconds_a_call(make_target: Callable[[], Target], users: Sequence[str]) -> f
             made = own.seconds()
             await target.run(handle, Command("read", {"key": "note"}))
             slowest = max(made - began, own.seconds() - made)
+        took_s.append(slowest)
         await target.stop()
 
-    own = OwnTime()
-    # What fails here fails in the histories too, and is judged there.
-    with suppress(Exception):
-        run_schedule(work)
-    return slowest
+    # A call takes a millisecond, and a turn of another process's a few: of each wait it is asked what it was for.
+    own = OwnTime(least_s=0.0)
+    for _ in range(_TIMED):
+        # What fails here fails in the histories too, and is judged there.
+        with suppress(Exception):
+            run_schedule(work)
+        if not took_s or min(took_s) >= _LONG_CALL_S:
+            break
+    return min(took_s, default=0.0)
 
 
 def lived(

@@ -8,15 +8,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab_utils.checks.isolation.cuts import BESIDE, CALLS, CROWD, WAYS, Cut, calls_of, mixed
-from lab_utils.checks.isolation.interrupted import Exploration, lived
+from lab_utils.checks.isolation.interrupted import Exploration, lived, seconds_a_call
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.checks.replaying import replayable
-from lab_utils.interleavings import run_schedule
+from lab_utils.interleavings import run_schedule, threads
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import after_interruption
 from lab_utils.runner import run_check
@@ -330,3 +331,39 @@ def test_a_call_that_fails_in_the_moment_of_its_time_limit_has_left_no_cancellat
         assert not list(after_interruption("01", "it", before, record, ["01"])), at
     # Of those that were cancelled, some failed.
     assert (True, True) in outcomes
+
+
+@pytest.mark.parametrize(
+    ("slow_from", "slow_to", "in_line", "expected"),
+    [(0, 99, 0.0, 0.028), (0, 99, 1.0, 0.0), (0, 2, 0.0, 0.0)],
+    ids=["each call waits", "each is in line for a processor", "the first two wait"],
+)
+def test_the_time_that_a_busy_machine_takes_is_not_that_of_a_call(
+    slow_from: int, slow_to: int, in_line: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a check would leave out what takes a thousand calls."""
+    now, calls = 0.0, 0
+
+    class Timed(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            nonlocal now, calls
+            now += 0.028 if slow_from <= calls < slow_to else 0.0
+            calls += 1
+            return await super().run(handle, command)
+
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: 0.0))
+    monkeypatch.setattr(threads, "_in_line_s", lambda: now * in_line)
+    assert seconds_a_call(Timed, users_of(1)) == pytest.approx(expected)
+
+
+def test_the_time_of_a_call_that_takes_long_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = 0.0, 0
+
+    class Slow(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            nonlocal now, calls
+            now, calls = now + 3.0, calls + 1
+            return await super().run(handle, command)
+
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now))
+    assert (seconds_a_call(Slow, users_of(1)), calls) == (3.0, 2)
