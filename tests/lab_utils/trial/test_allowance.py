@@ -64,3 +64,17 @@ def test_a_process_that_was_stopped_loses_two_beats_of_the_thread_beside_it(monk
         STEPS.beats += beats
         read.append(own.seconds())
     assert read == [0.5, 7.5, 8.5, 18.5]
+
+
+@pytest.mark.parametrize(("in_line", "expected"), [(0.75, 12.5), (0.0, 50.0)])
+def test_many_short_waits_for_a_processor_are_not_ones_own(
+    in_line: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: 0.0))
+    monkeypatch.setattr(threads, "_in_line_s", lambda: now * in_line)
+    own = OwnTime(10.0)
+    for _ in range(1_600):
+        now += 0.03125
+        own.seconds()
+    assert own.seconds() == pytest.approx(expected, abs=0.1)
