@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from lab_utils.standin import Asked, Fault, Plan
 from registry import Completion, LLMFailed, LLMTimedOut, Prompt, ScriptedLLM
 
@@ -28,6 +30,8 @@ class _AskedBy:
         messages = tuple((message.role, message.content) for message in prompt.messages)
         odd = self.plan(Asked(0, self.user, 0, stream=False, messages=messages))
         if odd is None or odd.fault is Fault.SLOW:
+            if odd is not None:
+                await asyncio.sleep(odd.pause_s)
             return await ScriptedLLM().complete(prompt)
         error = (LLMTimedOut if odd.fault in (Fault.SILENT, Fault.STALLED) else LLMFailed)(f"set to be {odd.fault}")
         error.status = _STATUSES.get(odd.fault)

@@ -16,6 +16,7 @@ from lab_utils.checks.crowds import limits_itself
 from lab_utils.checks.events.talking import require_of
 from lab_utils.checks.tenants import departures, protection
 from lab_utils.checks.tenants.failing_model import judge_failing_model
+from lab_utils.checks.tenants.late_model import judge_late_model
 from lab_utils.checks.tenants.often import judge_often
 from lab_utils.judges.tenants import Asked, own_rows_only, row_text
 from lab_utils.judges.updates import Update, counters_add_up
@@ -348,6 +349,7 @@ CHECKS = (
         body=(
             Part("customers beside others", protection.body),
             Part("customers beside those who call or fail again and again", judge_often),
+            Part("customers beside one whose model answers late", judge_late_model, frozenset({Capability.MODEL})),
             Part(
                 "customers beside one whose model over HTTP fails", judge_failing_model, frozenset({Capability.MODEL})
             ),
@@ -372,6 +374,10 @@ CHECKS = (
             "LookupsOfTheTenant",
             "ConnectionsOfTheTenant",
             "EventsOfTheTenant",
+            "LateAnswerToTheNext",
+            "LateAnswerToTheNextQuestion",
+            "PlaceKeptByTheLate",
+            "TurnKeptByTheLate",
             "BreakerOfModel",
             "FallbackForAll",
             "ClientClosedForAll",
