@@ -29,6 +29,8 @@ _TOKENS = 8
 """As many for each cycle asked for, so that none comes again before the last series is over."""
 _TURNS = 10
 """Turns of the loop after which a run waits in line."""
+_GOOD_FOR_S, _PASSES_S = 60.0, 90.0
+"""Seconds that a token is good for, and that pass by the clock of tokens while its client is connected."""
 _STRAY_S = 1.0
 """Seconds after which a call from another loop is not waited for."""
 _QUESTION = "Write me a report on our usage"
@@ -56,6 +58,7 @@ class _Incidents:
         self._call = Caller(hunt.trial, hunt.target, "everybody's client", "everybody").call
         self._app: Any = None
         self._tokens: list[str] = []
+        self._stays_connected = False
         self._steps: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         self._in_a_visit: set[str] = set()
         left_out, lacks = list[str](), set[Capability]()
@@ -79,6 +82,7 @@ class _Incidents:
             ("sockets with a bad token", {_C.SOCKETS}, self._bad_token),
             ("sockets with an expired token", {_C.SOCKETS}, self._expired_token),
             ("users who only connect by a socket", {_C.SOCKETS}, self._only_connect_by_socket),
+            ("sockets whose token expires", {_C.EXPIRY, _C.SOCKETS}, self._token_expires),
             ("plans that fail or are cancelled", {_C.END, _C.SUPERVISION}, self._plans),
             ("types that are replaced", {_C.END, _C.TYPE_CHANGES}, self._replace),
             ("refused adoptions", {_C.END, _C.ADOPTION}, self._adopt),
@@ -103,6 +107,8 @@ class _Incidents:
     def _open_sockets(self, count: int) -> None:
         try:
             self._app = self._target.asgi_app()
+            if _C.EXPIRY in self._target.capabilities:
+                return
             # Issued beforehand: the cost of issuing is not a connection's.
             self._tokens = [self._target.token(f"only connected {number:06d}") for number in range(count)]
         except ImportError as error:
@@ -237,10 +243,23 @@ class _Incidents:
         gate.shut()
         await self._hunt.leave(user)
 
-    async def _only_connect_by_socket(self, _: str) -> None:
-        self._tokens.append(self._tokens.pop(0))
-        async with self._connection(self._tokens[-1]):
+    async def _only_connect_by_socket(self, user: str) -> None:
+        if _C.EXPIRY in self._target.capabilities:
+            # One that was issued beforehand would have expired.
+            token = self._target.token(user, max_age=_GOOD_FOR_S)
+        else:
+            self._tokens.append(token := self._tokens.pop(0))
+        async with self._connection(token):
             pass
+
+    async def _token_expires(self, user: str) -> None:
+        if self._stays_connected:
+            return
+        async with self._connection(self._target.token(user, max_age=_GOOD_FOR_S)) as connection:
+            self._target.pass_time(_PASSES_S)
+            if not await connection.ends():
+                self._stays_connected = True
+                self._hunt.trial.leave_out("growth over sockets whose token expires, for they stay connected")
 
     def _connection(self, token: str) -> Connection:
         return Connection(self._app, Device(token), self._hunt.trial.waiting.until)

@@ -83,6 +83,10 @@ class Connection:
     ) -> None:
         await self._leave()
 
+    async def ends(self) -> bool:
+        """Wait until the app ends the connection; return whether it did."""
+        return await self._until(self._serving.done)
+
     def heard(self, part: str) -> bool:
         """Whether the client was sent a text that holds this."""
         return any(part in text for text in self._texts)

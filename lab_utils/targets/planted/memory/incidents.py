@@ -24,11 +24,14 @@ from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
-from registry import Completion, ExpiredToken, Grant, Prompt, ScriptedLLM, TokenError, TokenSigner
-from registry.testing import Channel, Resumption
+from registry import CloseCode, Completion, ExpiredToken, Grant, Prompt, ScriptedLLM, TokenError, TokenSigner
+from registry.testing import Channel, Receive, Resumption, Scope, Send
 from registry.testing import Subscription as Place
 
 __all__ = ["PLANTED"]
+
+_REFUSED = 2
+"""Messages to a client who is not let in: the connection is accepted, and closed."""
 
 
 class LateRunsQueued(ReferenceTarget):
@@ -372,6 +375,30 @@ class ExpiredTokensKept(OverSockets):
         return _Expiring(self.secret, self.clock)
 
 
+class ExpiredClientsAwaited(OverSockets):
+    """The request of a client whose token expires while it is connected is kept until it comes with a new one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited: list[Scope] = []
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        app = super().make_events_app(manager, signer)
+
+        async def awaiting(scope: Scope, receive: Receive, send: Send) -> None:
+            said: list[object] = []
+
+            async def noted(message: Any) -> None:
+                said.append(message.get("code"))
+                await send(message)
+
+            await app(scope, receive, noted)
+            if CloseCode.EXPIRED_TOKEN in said and len(said) > _REFUSED:
+                self.awaited.append(scope)
+
+        return awaiting
+
+
 class TokensIssuedKept(OverSockets):
     """Each token that is issued is kept until a client comes with it while it is good; some never do."""
 
@@ -431,6 +458,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(RequestsKept, "memory-growth"),
     planted_by(StrayCallsNoted, "memory-growth"),
     planted_by(ExpiredTokensKept, "memory-growth"),
+    planted_by(ExpiredClientsAwaited, "memory-growth"),
     planted_by(TokensIssuedKept, "memory-growth"),
     planted_by(CancelledStayInTheList, "memory-growth"),
     planted_by(SweepErrorsKept, "memory-growth"),

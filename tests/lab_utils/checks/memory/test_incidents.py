@@ -11,6 +11,7 @@ import pytest
 
 from lab_utils.checks.memory.incidents import judge_incidents
 from lab_utils.target import Capability, Command, EndReport, Handle, PlannedStep, Recipe, Refused, SupervisionReport
+from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
@@ -149,7 +150,7 @@ def test_a_cycle_has_every_incident() -> None:
         "create guarded: permission": 1,
         "create_strict: done": 1,
         "run collect: not_plain": 1,
-        "a socket: done": 3,
+        "a socket: done": 4,
         "orchestrate: done": 1,
         "supervise: done": 1,
         "a plan with a failed step: done": 1,
@@ -198,6 +199,18 @@ def test_without_what_sockets_need_the_rest_is_judged() -> None:
     assert trial.left_out == [
         "growth over refused and idle sockets, which need a missing package: TokenSigner needs itsdangerous"
     ]
+
+
+@pytest.mark.parametrize("name", ["agent_registry", "ExpiryAtConnectOnly", "ExpiredClientsAwaited"])
+def test_tokens_that_expire_while_their_client_is_connected(name: str) -> None:
+    """What stays of such a client is found; a client that stays itself is another check's finding, and is named."""
+    trial, verdict = judged(lambda: make_target(name))
+    assert {one.anomaly for one in verdict.findings} == (
+        {"memory-growth"} if name == "ExpiredClientsAwaited" else set()
+    )
+    stays = "growth over sockets whose token expires, for they stay connected"
+    assert trial.left_out == ([stays] if name == "ExpiryAtConnectOnly" else [])
+    assert "sockets whose token expires" in trial.notes[-1]
 
 
 async def test_users_who_only_connect_leave_nothing_with_the_reference() -> None:
