@@ -40,9 +40,24 @@ _CALLS: Final = ("read", "create", "total", "ask", "get", "listen")
 _ONE: Final = "\ufb01na.b-c_d+e@f:g/h|i#J\u00e9,k  l"
 """An id that many careless comparisons shorten or change: `alike_to` returns those that they take for it."""
 _BUSY: Final = (_ONE, "0042")
+_CROWD: Final = tuple(f"one-of-a-crowd-{number}" for number in range(8))
+"""Customers who all fail: more than any plausible circuit breaker takes for somebody else's fault."""
+_EACH: Final = 6
+"""How often each of the crowd fails with each call."""
+_OWN_FAULTS: Final[Mapping[str, str]] = {
+    "read": "run",
+    "create": "create",
+    "fail": "",
+    "unknown type": "",
+    "wrong column": "",
+    "unknown tool": "",
+}
+"""Calls that fail by a customer's own fault: where the customer's code raises; "" where the call is wrong itself."""
 _SIGNS: Final = ":@.-_+/|#, "
 _LATER_S: Final = (11.0, 20.0, 30.0, 240.0)
 """Virtual seconds, each after the last, after which those who failed call again: a breaker lets them in on trial."""
+_MUCH_LATER_S: Final = 3_600.0
+"""Virtual seconds, after all these, after which a model that failed for a crowd must be open again."""
 _ARRIVES_S: Final = 1.0
 """Virtual seconds in which a client receives what was sent to it."""
 _FEW, _MANY = 4, 70
@@ -84,6 +99,12 @@ class _Way:
     place: str = ""
     hook: str = ""
     needs: frozenset[Capability] = frozenset()
+    is_of_crowd: bool = False
+
+    @property
+    def who(self) -> str:
+        """Those who call, in words."""
+        return f"each of {len(_CROWD)} customers" if self.is_of_crowd else repr(self.busy[0])
 
     @property
     def succeeds(self) -> bool:
@@ -92,19 +113,33 @@ class _Way:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The calls of those who are asked afterwards."""
+        """The calls of those who are asked afterwards. A model that fails for a crowd may be closed to everybody for a
+        while, and nothing else may: they ask it last (`asked_last`)."""
+        if self.is_of_crowd:
+            return ("read", "create", "total")
         if self.place == "model":
             return ("read", "create", "ask")
         return _CALLS if self.succeeds else _CALLS[: 3 if self.needs else 2]
 
     @property
+    def asked_last(self) -> tuple[str, ...]:
+        """Their calls when much time has passed."""
+        return ("ask",) if self.is_of_crowd else ()
+
+    def place_of(self, call: str) -> str:
+        """Where the customer's code does something while they make this call."""
+        return _OWN_FAULTS[call] if self.is_of_crowd and self.place != "model" else self.place
+
+    @property
     def busy(self) -> Sequence[str]:
         """Those who call. A model that fails for one customer alone is not at fault; one that fails for several may
         be, and is perhaps closed to all."""
+        if self.is_of_crowd:
+            return _CROWD
         return _BUSY[:1] if self.succeeds or self.place == "model" else _BUSY
 
 
-_TOOLS = frozenset({Capability.TOOLS})
+_TOOLS, _MODEL = frozenset({Capability.TOOLS}), frozenset({Capability.MODEL})
 _WAYS: Final = (
     _Way("calls of each kind", _CALLS, (_OFTEN,)),
     _Way("runs that failed in the customer's code", ("read",), _TIMES, "run", "raises"),
@@ -115,7 +150,9 @@ _WAYS: Final = (
     _Way("creates that were refused", ("unknown type",)),
     _Way("calls of a tool that failed", ("wrong column",), needs=_TOOLS),
     _Way("calls of an unknown tool", ("unknown tool",), needs=_TOOLS),
-    _Way("questions that the model failed", ("ask",), place="model", needs=frozenset({Capability.MODEL})),
+    _Way("questions that the model failed", ("ask",), place="model", needs=_MODEL),
+    _Way("failures of each kind", tuple(_OWN_FAULTS), (_EACH,), hook="raises", is_of_crowd=True),
+    _Way("questions that the model failed", ("ask",), (_EACH,), place="model", needs=_MODEL, is_of_crowd=True),
 )
 
 
@@ -129,10 +166,14 @@ class _History:
         self._target: Target
         self._others = [*alike_to(_ONE, _SIGNS if way.succeeds else _SIGNS[:2]), "42"]
         many = max(_FEW, _MANY - len(self._others)) if way.succeeds else _FEW
+        if way.is_of_crowd:
+            # Whose ids are alike has been asked, and the crowd's are not.
+            self._others = []
         self._others += [f"one-of-many-{number}" for number in range(many)]
         self._handles: dict[str, Handle] = {}
         self._clients: list[Subscription] = []
         self._is_at_it = False
+        self._place = ""
         self._faults = itertools.cycle(_FAULTS)
         self.failed = 0
 
@@ -155,9 +196,10 @@ class _History:
             target.choose_model("scripted", self._trouble if self._way.place == "model" else None)
         recipes = [Recipe(name, self._hook("create"), self._hook("run")) for name in ("helper", "second")]
         rng = random.Random(0)
-        await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*_BUSY, *self._others)}, 5.0)
+        there = dict.fromkeys((*_BUSY, *self._way.busy))
+        await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*there, *self._others)}, 5.0)
         # Every second one is there from the beginning.
-        for user in (*_BUSY, *self._others[::2]):
+        for user in (*there, *self._others[::2]):
             try:
                 self._handles[user] = await target.create(user, "helper")
             except Exception as error:
@@ -165,15 +207,21 @@ class _History:
         self._is_at_it = True
         for user, times in self._often.items():
             for call in self._way.calls:
+                self._place = self._way.place_of(call)
                 for _ in range(times):
                     await self._call_in_vain(user, call)
         self._is_at_it = False
-        await self._at_once(self._others)
+        await self._at_once(self._others, self._way.asked)
         for seconds in _LATER_S if not self._way.succeeds else ():
             await asyncio.sleep(seconds)
             # In this order: the first takes a place on trial, if there is one for all.
-            await self._at_once(self._way.busy)
-        self.observed.pop(_BUSY[0], None)
+            await self._at_once(self._way.busy, self._way.asked_last or self._way.asked)
+        if self._way.asked_last:
+            await asyncio.sleep(_MUCH_LATER_S)
+            await self._at_once(self._others, self._way.asked_last)
+        # Whether these are refused for failures of their own is their own affair.
+        for user in _CROWD if self._way.is_of_crowd else _BUSY[:1]:
+            self.observed.pop(user, None)
         await target.stop()
 
     def _trouble(self, asked: Asked) -> Misbehaviour | None:
@@ -183,7 +231,7 @@ class _History:
         async def work(user: str) -> None:
             # All who call at once are in here together.
             await asyncio.sleep(0)
-            if self._is_at_it and place == self._way.place and user in self._often:
+            if self._is_at_it and place == self._place and user in self._often:
                 if self._way.hook == "raises":
                     raise Planned("planted in the code of a customer")
                 await asyncio.sleep(_FOREVER_S)
@@ -218,7 +266,7 @@ class _History:
             case "total" | "wrong column" if Capability.TOOLS in able:
                 column = "tokens_in" if call == "total" else "no such column"
                 return await self._run(user, "tool", name="total", parameters={"column": column})
-            case "unknown tool":
+            case "unknown tool" if Capability.TOOLS in able:
                 return await self._run(user, "tool", name=UNKNOWN_TOOL)
             case "read":
                 return await self._run(user, "read", key="a key that nobody writes")
@@ -245,12 +293,12 @@ class _History:
             self._handles[user] = await self._target.create(user, "helper")
         return await self._target.run(self._handles[user], Command(action, arguments))
 
-    async def _at_once(self, users: Sequence[str]) -> None:
-        await asyncio.gather(*map(self._ask, users))
+    async def _at_once(self, users: Sequence[str], calls: Sequence[str]) -> None:
+        await asyncio.gather(*(self._ask(user, calls) for user in users))
 
-    async def _ask(self, user: str) -> None:
+    async def _ask(self, user: str, calls: Sequence[str]) -> None:
         observed = self.observed.setdefault(user, [])
-        for call in self._way.asked:
+        for call in calls:
             began = asyncio.get_running_loop().time()
             ids: tuple[str, ...] = ()
             try:
@@ -278,7 +326,7 @@ class _Comparison:
         self.left_out: list[str] = []
         self.histories = self.observations = 0
         self._make, self._progress = make_target, progress
-        self._quiet: dict[tuple[str, ...], Mapping[str, Sequence[Observed]]] = {}
+        self._quiet: dict[tuple[object, ...], Mapping[str, Sequence[Observed]]] = {}
 
     def whole(self) -> str:
         """Return the name of a missing package, or ""."""
@@ -295,7 +343,10 @@ class _Comparison:
                     why = "after enough findings" if self.findings else "for want of time"
                     self.left_out.append(f"others beside {', '.join(one.told for one in ways[number:])}, {why}")
                     break
-                self._compare(way)
+                if way.is_of_crowd and self.findings:
+                    self.left_out.append(f"{way.told} of {way.who}, for those of one or two are enough for a finding")
+                else:
+                    self._compare(way)
                 self._progress((number + 1) / len(ways))
         except (NotExplorable, NotSupported) as impossible:
             self.left_out.append(f"others beside customers who call again and again: {impossible}")
@@ -306,16 +357,17 @@ class _Comparison:
     def _compare(self, way: _Way) -> None:
         one, *rest = way.busy
         often = dict.fromkeys(rest, way.times[0])
-        if way.asked not in self._quiet:
-            self._quiet[way.asked] = self._lived(way, {})
-        alone = dict(self._quiet[way.asked])
-        if not way.succeeds:
+        key = way.asked, way.asked_last
+        if key not in self._quiet:
+            self._quiet[key] = self._lived(way, {})
+        alone = dict(self._quiet[key])
+        if not way.succeeds and not way.is_of_crowd:
             # Whether these are refused for failures of their own is their own affair, and is the same alone.
             alone |= {user: self._lived(way, often)[user] for user in rest}
         for times in way.times:
             beside = self._lived(way, {one: times, **often})
             self.observations += sum(map(len, beside.values()))
-            found = not_interfered(alone, beside, f"after {times} {way.told} of {one!r}").findings
+            found = not_interfered(alone, beside, f"after {times} {way.told} of {way.who}").findings
             if found and not self._differs_anyway(way):
                 more = (f"and so is one of {counted(len(found) - 1, 'other')}",) if len(found) > 1 else ()
                 self.findings.append(Finding(found[0].anomaly, found[0].sentence, (*found[0].witness, *more)))
@@ -323,7 +375,7 @@ class _Comparison:
 
     def _differs_anyway(self, way: _Way) -> bool:
         """Whether the target does not do the same twice; then it is not blamed."""
-        differs = bool(not_interfered(self._quiet[way.asked], self._lived(way, {})).findings)
+        differs = bool(not_interfered(self._quiet[way.asked, way.asked_last], self._lived(way, {})).findings)
         if differs:
             self.left_out.append(f"others beside {way.told}: answers differ from one history to the next")
         return differs

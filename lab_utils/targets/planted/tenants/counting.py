@@ -11,12 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, Delivered, Handle, Recipe, Refusal, Refused, Subscription
+from lab_utils.target import Command, Delivered, Handle, Recipe, Refusal, Refused, Subscription, Target
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.reference import Agent, Bridge, Context, ReferenceTarget, Session
+from registry import Completion, LLMFailed, Prompt
 
-__all__ = ["PLANTED", "BreakerOfEachUser", "LimitOfEachUser"]
+__all__ = ["PLANTED", "BreakerOfAModelOfAll", "BreakerOfEachUser", "LimitOfEachUser"]
 
 
 @dataclass
@@ -128,6 +130,82 @@ class OneAtATimeAfterFailures(ReferenceTarget):
             return answer
         finally:
             self.probing = self.probing and not is_probe
+
+
+class ClosedForManyFailures(ReferenceTarget):
+    """When the factories of five users fail, the registry takes itself for broken: nobody may create for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: set[str] = set()
+        self.opened_at = 0.0
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        if len(self.failing) >= 5 and time.monotonic() < self.opened_at + 30.0:
+            raise Refused(Refusal.CAPACITY, "out of order; try again later")
+        try:
+            agent = await super().build(session, recipe, context, connect)
+        except Refused:
+            raise
+        except Exception:
+            self.failing.add(context.user)
+            self.opened_at = time.monotonic()
+            raise
+        self.failing.discard(context.user)
+        return agent
+
+
+class _ModelOfAll(Between):
+    """Takes the model for broken when it fails for five users, and asks it on trial half a minute later."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.failing: set[str] = set()
+        self.opened_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody may ask."""
+        return len(self.failing) >= 5 and time.monotonic() < self.opened_at + 30.0
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        if self.is_open:
+            raise LLMFailed("the model is asked again in half a minute")
+        try:
+            answer = await super().ask(user_id, prompt)
+        except LLMFailed:
+            self.failing.add(user_id)
+            self.opened_at = time.monotonic()
+            raise
+        self.failing.clear()
+        return answer
+
+
+class BreakerOfAModelOfAll(Asking):
+    """Right: a model that fails for several users is closed to everybody for a while."""
+
+    between = _ModelOfAll
+
+
+class RunsClosedWithTheModel(BreakerOfAModelOfAll):
+    """A model that fails for several users is closed to everybody for a while, and every run with it."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if self.llm.is_open:
+            raise Refused(Refusal.CAPACITY, "the model is out of order")
+        return await super().run(handle, command)
+
+
+class _NeverOnTrial(_ModelOfAll):
+    @property
+    def is_open(self) -> bool:
+        return len(self.failing) >= 5
+
+
+class ModelClosedForGood(BreakerOfAModelOfAll):
+    """A model that fails for several users is closed to everybody until an operator comes."""
+
+    between = _NeverOnTrial
 
 
 class LimitOfEachUser(ReferenceTarget):
@@ -272,13 +350,15 @@ class EventsOfTheTenant(EventsOfEachUser):
         return user.partition(":")[0]
 
 
-def _planted(kind: type[ReferenceTarget], twin: type[ReferenceTarget]) -> Planted:
+def _planted(kind: type[Target], twin: type[Target]) -> Planted:
     return replace(planted_by(kind, "interference"), twin=f"{twin.__module__}:{twin.__name__}")
 
 
 PLANTED = (
     *(_planted(kind, BreakerOfEachUser) for kind in (BreakerOfTool, BreakerOfAlikeIds, OneProbeForAll)),
     planted_by(OneAtATimeAfterFailures, "interference"),
+    planted_by(ClosedForManyFailures, "interference"),
+    *(_planted(kind, BreakerOfAModelOfAll) for kind in (RunsClosedWithTheModel, ModelClosedForGood)),
     *(
         _planted(kind, LimitOfEachUser)
         for kind in (

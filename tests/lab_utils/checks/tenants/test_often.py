@@ -12,7 +12,8 @@ import pytest
 from lab_utils.checks.tenants import often
 from lab_utils.checks.tenants.often import _Comparison, alike_to
 from lab_utils.target import Command, Handle
-from lab_utils.targets.planted.tenants.counting import LimitOfAlikeIds
+from lab_utils.targets import PLANTED
+from lab_utils.targets.planted.tenants.counting import BreakerOfAModelOfAll, BreakerOfTool, LimitOfAlikeIds
 from lab_utils.targets.reference import ReferenceTarget
 
 ID = "Ann.b-c@d:e\u00e9 \ufb01"
@@ -41,7 +42,7 @@ def test_each_careless_comparison_takes_some_id_for_the_one(careless: Callable[[
     assert careless(ID) in map(careless, others)
 
 
-def compared(make: type[ReferenceTarget]) -> _Comparison:
+def compared(make: Callable[[], Any]) -> _Comparison:
     comparison = _Comparison(make, lambda _: None)
     assert comparison.whole() == ""
     return comparison
@@ -74,3 +75,32 @@ def test_a_slow_target_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) 
     comparison = compared(LimitOfAlikeIds)
     assert comparison.histories == 0
     assert "a call takes 0.5 s" in comparison.left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("planted", "told"),
+    [
+        ("ClosedForManyFailures", "after 6 failures of each kind of each of 8 customers"),
+        ("RunsClosedWithTheModel", "after 6 questions that the model failed of each of 8 customers"),
+        ("ModelClosedForGood", "after 6 questions that the model failed of each of 8 customers"),
+    ],
+)
+def test_what_only_a_crowd_of_failing_customers_closes_is_found(planted: str, told: str) -> None:
+    (finding,) = compared(PLANTED[planted].make).findings
+    assert finding.anomaly == "interference"
+    assert told in finding.sentence
+
+
+def test_a_model_that_fails_for_a_crowd_may_be_closed_to_everybody_for_a_while() -> None:
+    comparison = compared(BreakerOfAModelOfAll)
+    assert not comparison.findings
+    assert not comparison.left_out
+
+
+def test_a_crowd_does_not_repeat_the_finding_of_one_customer() -> None:
+    comparison = compared(BreakerOfTool)
+    (finding,) = comparison.findings
+    assert "60 calls of a tool that failed" in finding.sentence
+    assert comparison.left_out == [
+        "failures of each kind of each of 8 customers, for those of one or two are enough for a finding"
+    ]
