@@ -133,7 +133,8 @@ class Promises(Struct, frozen=True, forbid_unknown_fields=True):
     or the last one wins ("last"). `resumes`: whether a stream that was dropped goes on after the last event that its
     client names. `own_events`: whether a stream has its own session's events only. `shared`: regular expressions of
     texts that all users see by design. `survives_restart`: whether written data is there after a restart.
-    `latency_beside_burst_s`: the longest median wait of a user beside another one's burst.
+    `latency_beside_burst_s`: the longest median wait of a user beside another one's burst. `stream_outlives_token_s`:
+    the seconds for which a stream may go on after the token of its listener has expired.
     """
 
     identity: Literal["proved", "claimed", "none"] = "proved"
@@ -149,6 +150,7 @@ class Promises(Struct, frozen=True, forbid_unknown_fields=True):
     shared: tuple[str, ...] = ()
     survives_restart: bool = False
     latency_beside_burst_s: float | None = None
+    stream_outlives_token_s: float | None = None
 
 
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
@@ -367,6 +369,11 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
             re.compile(pattern)
         except re.error as error:
             yield f"{key}: {pattern!r} is no regular expression: {error}"
+    if (seconds := service.promises.stream_outlives_token_s) is not None and not 0 <= seconds <= service.bounds.seconds:
+        yield (
+            f"promises.stream_outlives_token_s = {seconds:g}: give seconds from 0 to those of bounds.seconds "
+            f"({service.bounds.seconds:g}), or leave it out, and streams are not asked when their token has expired"
+        )
     for word in service.promises.only_owner or ():
         if word not in WORDS:
             yield f"promises.only_owner: {word!r} is none of {', '.join(WORDS)}"

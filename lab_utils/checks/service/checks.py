@@ -96,6 +96,7 @@ CHECKS = (
             "EndsThenRefuses",
             "ExpiredAccepted",
             "TokensRemembered",
+            "StreamOutlivesToken",
             "TokensKnownByClaims",
             "TokensKnownByBeginning",
             "NobodyIsTheConnections",

@@ -24,6 +24,8 @@ _TELLING = 16
 """Characters of an id whose half is no other one's by chance."""
 _SHORT_S = (3, 10, 30)
 """Seconds that a token is valid which is used before and after its end: more where the first use came too late."""
+_GRACE_S = 2
+"""Times in tokens are whole seconds: so much later, one has expired before a new one that expired a second ago."""
 _READS = ("read", "total")
 _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
@@ -185,29 +187,79 @@ def _of_answer(answer: Answer, anomaly: str) -> str:
 
 async def _outlived(stage: Stage, owner: Person) -> list[Attempt]:
     """A token is used while it is valid, and again when it has expired. A server may allow for clocks that differ: so
-    one that was never used, and expired later than that, must be refused at that time."""
+    one that was never used, and expired later than that, must be refused at that time. A stream that was opened with it
+    ends in the time that the server promises."""
     credentials = stage.target.credentials
     session, value = await owner.opened_with_value()
+    service = stage.target.service
+    asks_stream = "stream" in service.only_owner and service.promises.stream_outlives_token_s is not None
+    # A session of its own: in some a write takes the place of the value.
+    listened = (await owner.opened_with_value())[0] if asks_stream else session
     for valid_s in _SHORT_S:
         began = time.monotonic()
         person = stage.person(owner.user, credentials.token(owner.user, expires_in=valid_s), "token used before")
-        made = time.monotonic()
+        ends_at = time.monotonic() + valid_s + _GRACE_S
         before = await person.ask("read", session)
+        stream = await _brings_something(stage, owner, listened, person) if asks_stream else None
+        has_begun = before.holds(value) and (stream is not None or not asks_stream)
         # On a busy machine it may have expired meanwhile.
-        if before.holds(value) or time.monotonic() - began < valid_s - 1:
+        if has_begun or time.monotonic() - began < valid_s - 1:
             break
-    # Times in tokens are whole seconds: two later, this one has expired before a new one that expired a second ago.
-    await asyncio.sleep(made + valid_s + 2 - time.monotonic())
+        if stream is not None:
+            await stream.close()
+    await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
     fresh = stage.person(owner.user, credentials.token(owner.user, expires_in=-1), "token not used before")
     if not before.holds(value) or (await fresh.ask("read", session)).holds(value):
         stage.trial.leave_out(
             "tokens that expire after they were used: one of a few seconds is refused or outlives them"
         )
+        if stream is not None:
+            await stream.close()
         return []
     answer = await person.ask("read", session)
     achieved = f"it holds the owner's {value}" if answer.holds(value) else ""
     by = "the bearer of a token that was used while it was valid, and has expired since,"
-    return [Attempt("read", by, "expired-token-accepted", True, achieved, stage.target.masked(str(answer)))]
+    attempts = [Attempt("read", by, "expired-token-accepted", True, achieved, stage.target.masked(str(answer)))]
+    what = "streams whose token expires meanwhile"
+    if stream is not None:
+        attempts.append(await _outlived_stream(stage, owner, listened, stream, ends_at))
+    elif asks_stream:
+        stage.trial.leave_out(f"{what}: the stream of one of a few seconds brought nothing")
+    elif "stream" in service.only_owner:
+        stage.trial.leave_out(f"{what}: promises.stream_outlives_token_s is not set")
+    return attempts
+
+
+async def _brings_something(stage: Stage, owner: Person, session: Session, person: Person) -> Stream | None:
+    """A stream that has brought an event; None if it brings none."""
+    stream = person.listen(session)
+    await stream.opened()
+    if await stage.brings(stream, await owner.write(session)):
+        return stream
+    await stream.close()
+    return None
+
+
+async def _outlived_stream(stage: Stage, owner: Person, session: Session, stream: Stream, ends_at: float) -> Attempt:
+    """The owner writes when that stream must have ended, and listens as well: by the time that this brings the event,
+    the other could have brought it."""
+    seconds = stage.target.service.promises.stream_outlives_token_s or 0.0
+    await asyncio.sleep(max(0.0, ends_at + seconds - time.monotonic()))
+    mine = owner.listen(session)
+    await mine.opened()
+    value = await owner.write(session)
+    granted = await stage.brings(mine, value)
+    # Over another connection of the same server: an event that was sent with the first is here.
+    await owner.ask("read", session)
+    heard = [event.data for event in stream.events if value in event.data]
+    is_open = stream.is_open
+    for one in (mine, stream):
+        await one.close()
+    achieved = f"its stream brought {heard[0][:200]}" if heard else ""
+    more = f", more than {seconds:g} s ago," if seconds else ""
+    by = f"the bearer of a token that expired while its stream was open{more}"
+    said = "the stream is still open" if is_open else "the stream has ended"
+    return Attempt("stream", by, "expired-token-accepted", granted, achieved, said)
 
 
 async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt]:

@@ -471,6 +471,13 @@ class TokensRemembered(Notes):
         return known[token] if token in known else known.setdefault(token, super().verified(token))
 
 
+class StreamOutlivesToken(Notes):
+    """When a token expires is looked at for each request, and never again for one that is a stream."""
+
+    def stream_ends_at(self, request: Request) -> float | None:
+        return None
+
+
 class TokensKnownByClaims(Notes):
     """A token that was verified is known by its head and its claims, for any signature."""
 

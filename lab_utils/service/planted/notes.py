@@ -289,6 +289,14 @@ class Notes:
     def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
         return [event for event in session.log if event[0] > last]
 
+    def stream_ends_at(self, request: Request) -> float | None:
+        """When the token of the one who listens expires; None for a token that does not say when."""
+        try:
+            claims = json.loads(_decoded(request.headers.get("authorization", "").split(".")[1]))
+            return float(claims["exp"])
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None
+
     async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
         last = request.headers.get("last-event-id", "")
         queue: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
@@ -299,9 +307,11 @@ class Notes:
         try:
             await self.begin(send, 200, "text/event-stream")
             await send({"type": "http.response.body", "body": b": hello\n\n", "more_body": True})
+            ends_at = self.stream_ends_at(request)
             while not gone.done():
                 waiting = asyncio.create_task(queue.get())
-                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                left = None if ends_at is None else max(0.0, ends_at - time.time())
+                await asyncio.wait({waiting, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if not waiting.done():
                     waiting.cancel()
                     break

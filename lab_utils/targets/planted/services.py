@@ -100,6 +100,7 @@ _ANOMALIES: Final = {
     "EndsThenRefuses": {"ended-by-another"},
     "ExpiredAccepted": {"expired-token-accepted"},
     "TokensRemembered": {"expired-token-accepted"},
+    "StreamOutlivesToken": {"expired-token-accepted"},
     "TokensKnownByClaims": {"forged-token-accepted"},
     "TokensKnownByBeginning": {"forged-token-accepted"},
     "NobodyIsTheConnections": {"no-token-accepted"},

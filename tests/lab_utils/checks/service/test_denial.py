@@ -5,7 +5,10 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("httpx2")
@@ -13,6 +16,25 @@ pytest.importorskip("httpx2")
 from lab_utils.checks.service import denial
 from lab_utils.runner import run_check
 from lab_utils.service.credentials import turned
+from lab_utils.service.target import ServiceTarget
+from lab_utils.targets.planted.services import planted_file
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+LOOKS_EVERY_FEW_SECONDS = """
+import sys
+
+import uvicorn
+
+from lab_utils.service.planted.notes import Notes, Request
+
+class LooksEveryFewSeconds(Notes):
+    def stream_ends_at(self, request: Request) -> float | None:
+        ends_at = super().stream_ends_at(request)
+        return None if ends_at is None else ends_at + 5.0
+
+uvicorn.run(LooksEveryFewSeconds(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
+"""
 
 
 @pytest.mark.parametrize("make", [lambda: secrets.token_urlsafe(12), lambda: "01K8XQWZHGJKMNPQRSTVWXYZGH"])
@@ -42,3 +64,31 @@ def test_a_token_that_expires_before_its_first_use_is_followed_by_one_with_more_
     found = {finding.anomaly for finding in result.verdict.findings}
     assert found == ({"expired-token-accepted"} if target == "TokensRemembered" else set())
     assert "tokens that expire after they were used" not in result.verdict.reason
+
+
+def streamed(defect: str, seconds: float | None, **changed: Any) -> CheckResult:
+    """The verdict on a server that promises so much of its streams, of which few other words are asked."""
+    service = planted_file(defect)
+    promises = msgspec.structs.replace(service.promises, only_owner=("read", "stream"), stream_outlives_token_s=seconds)
+    service = msgspec.structs.replace(service, promises=promises, **changed)
+    return run_check("service_access_denial", target=lambda: ServiceTarget(service))
+
+
+@pytest.mark.parametrize("defect", ["right", "StreamOutlivesToken"])
+def test_a_stream_that_outlives_its_token_is_not_asked_where_nothing_is_promised(defect: str) -> None:
+    result = streamed(defect, None)
+    assert result.outcome is Outcome.PASS, result.verdict
+    assert "streams whose token expires meanwhile: promises.stream_outlives_token_s is not set" in result.verdict.reason
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.0, Outcome.FAIL), (6.0, Outcome.PASS)])
+def test_a_stream_may_outlive_its_token_by_the_seconds_that_are_promised(
+    seconds: float, outcome: Outcome, tmp_path: Path
+) -> None:
+    (tmp_path / "server.py").write_text(LOOKS_EVERY_FEW_SECONDS)
+    result = streamed("right", seconds, command=("{python}", str(tmp_path / "server.py"), "{port}"))
+    assert result.outcome is outcome, result.verdict
+    assert "left out" not in result.verdict.reason
+    sentence = "the bearer of a token that expired while its stream was open can stream in a session of another user"
+    found = [(one.anomaly, one.sentence) for one in result.verdict.findings]
+    assert found == ([("expired-token-accepted", sentence)] if outcome is Outcome.FAIL else [])
