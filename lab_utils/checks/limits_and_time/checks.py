@@ -96,6 +96,7 @@ CHECKS = (
                 Capability.IDLE_END,
                 Capability.LOOKUP,
                 Capability.POPULATION,
+                Capability.REMOVE,
                 Capability.STRICT,
             }
         ),
@@ -118,6 +119,8 @@ CHECKS = (
             "AdoptedRunDoesNotRenew",
             "SweepTakesTwenty",
             "CancelledRunStaysBusy",
+            "AgeRenewedByRemoval",
+            "AgeOfTheUser",
         ),
     ),
     Check(

@@ -102,6 +102,15 @@ class _Scene:
         sentence = f"a {way} of an idle user {said(answer)}"
         self.trial.require(not isinstance(answer, BaseException), "failed-operation", sentence, said(answer))
 
+    async def give_back_one(self, user: str) -> None:
+        """Make one more agent and remove it: the session stays, and is as old as before. That agent does not count."""
+        client, closed = of(self.trial, self.target, user), self.closed[user]
+        made = await attempt(self.trial, client.create("slow"), f"a create of {user}")
+        await attempt(self.trial, client.remove("slow"), f"a removal of {user}")
+        if isinstance(made, Handle):
+            self.made[user] = [handle for handle in self.made[user] if handle.instance != made.instance]
+            self.closed[user] = closed
+
     async def look_around(self, user: str) -> None:
         """Look up this user and an unknown one, and ask for all counts: no other user's session is used by that."""
         able = self.target.capabilities
@@ -143,6 +152,9 @@ class _Scene:
         answer = await self.use(users[0], Command("read", {"key": "memo"}))
         sentence = f"{users[0]} comes again after the end, and the new agent {said(answer)}"
         trial.require(answer is None, "old-life-read", sentence, said(answer))
+        await self.sweep()
+        sentence = f"{users[0]} comes again after the end, and the next sweep ends the new session"
+        trial.require(users[0] not in self.reported, "ended-early", sentence, self.reported)
 
 
 async def idle_ends(trial: Trial) -> None:
@@ -281,6 +293,8 @@ async def age_ends(trial: Trial) -> None:
     # Another agent makes their session no younger, and neither does any other use.
     for way in scene.uses():
         await scene.use_by(way, "old and used")
+    if Capability.REMOVE in scene.target.capabilities:
+        await scene.give_back_one("old and used")
     scene.target.move_clock(0.2 * _AGE_S)
     await scene.sweep()
     not_due = {

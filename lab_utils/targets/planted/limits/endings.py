@@ -240,6 +240,28 @@ class CancelledRunStaysBusy(ReferenceTarget):
         return session.user not in self.stuck and super().is_due(session)
 
 
+class AgeRenewedByRemoval(ReferenceTarget):
+    """The age of a session counts from the last time that one of its agents was removed."""
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        was_there = await super().remove(user, agent_type)
+        if was_there:
+            self.sessions[self.key(user)].began = self.time
+        return was_there
+
+
+class AgeOfTheUser(ReferenceTarget):
+    """A session is as old as the first one that its user ever had: one who comes again is ended at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: dict[str, float] = {}
+
+    def is_due(self, session: Session) -> bool:
+        session.began = self.came.setdefault(session.user, session.began)
+        return super().is_due(session)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -259,6 +281,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (AdoptedRunDoesNotRenew, "ended-early"),
     (SweepTakesTwenty, "overdue"),
     (CancelledRunStaysBusy, "overdue"),
+    (AgeRenewedByRemoval, "overdue"),
+    (AgeOfTheUser, "ended-early"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
