@@ -84,7 +84,7 @@ class _Visitor:
         self._sockets = sockets
         self._handle = handle
         self._phone = phone
-        self._borrowed: SocketSubscription | None = None
+        self._borrowed: dict[str, SocketSubscription] = {}
 
     async def hears(self, *numbers: int, filling: str = "") -> None:
         """Let the agent think, and wait until every device that is there has heard it."""
@@ -127,31 +127,36 @@ class _Visitor:
         await early.close()
 
     async def borrows(self) -> None:
-        """Connect one more device with a token that is soon to expire."""
+        """Connect two more devices with a token that is soon to expire; one of them goes away and comes back."""
         token = self._target.token(self.talk.user, max_age=_GOOD_FOR)
-        self._borrowed = await self._sockets.connect(self.talk.user, token=token)
-        listener = self.talk.join("borrowed tablet", self._borrowed)
+        for device in ("tablet", "watch"):
+            self._borrowed[device] = await self._sockets.connect(self.talk.user, token=token)
+        listeners = [self.talk.join(f"borrowed {device}", one) for device, one in self._borrowed.items()]
         await self.hears(2)
-        listener.left_behind()
+        await self._borrowed["watch"].drop()
+        await self._borrowed["watch"].resume()
+        for listener in listeners:
+            listener.left_behind()
 
     @property
     def is_past_borrowing(self) -> bool:
-        """Whether that device is disconnected, or never came."""
-        return self._borrowed is None or self._borrowed.is_over
+        """Whether these devices are disconnected, or never came."""
+        return all(borrowed.is_over for borrowed in self._borrowed.values())
 
     async def has_borrowed(self) -> None:
-        """See that it is disconnected and not let in again; the others notice nothing."""
-        borrowed = self._borrowed
-        if borrowed is None:
-            return  # It never came, which has been found.
+        """See that they are disconnected and not let in again; the others notice nothing."""
+        if not self._borrowed:
+            return  # They never came, which has been found.
         late = f"{_PASSES - _GOOD_FOR:g} s after its token had expired"
-        self._require(borrowed.is_over, "expired-token-used", f"a borrowed tablet was still connected {late}")
-        if borrowed.is_over:
-            self._ended("a borrowed tablet", borrowed, _EXPIRED)
-            greeted = borrowed.client.tally.greetings
-            await borrowed.resume()
-            is_refused = borrowed.client.tally.greetings == greeted
-            self._require(is_refused, "expired-token-used", f"a borrowed tablet came back, and was let in, {late}")
+        for device, borrowed in self._borrowed.items():
+            what = f"a borrowed {device}" + (" that had come back" if device == "watch" else "")
+            self._require(borrowed.is_over, "expired-token-used", f"{what} was still connected {late}")
+            if borrowed.is_over:
+                self._ended(what, borrowed, _EXPIRED)
+                greeted = borrowed.client.tally.greetings
+                await borrowed.resume()
+                is_refused = borrowed.client.tally.greetings == greeted
+                self._require(is_refused, "expired-token-used", f"{what} came again, and was let in, {late}")
         await self.hears(3)
         sentence = "the phone, whose token is good, was disconnected when a borrowed tablet's had expired"
         self._require(self._phone.is_open, "connection-lost", sentence)

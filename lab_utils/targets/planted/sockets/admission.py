@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from registry import CloseCode, ExpiredToken, ForeignToken, Grant, SocketLimits, TokenSigner
-from registry.testing import Admissions, EventsApp, Receive, Scope, Send
+from registry.testing import Admissions, EventsApp, Receive, Resumption, Scope, Send, Subscription
 
 __all__ = ["PLANTED", "NeverGivenBack"]
 
@@ -128,6 +128,35 @@ class ExpiryAtConnectOnly(OverSockets):
         return self.timed(_ForGood(manager, signer))
 
 
+class _NotesResumed(Hub):
+    is_resumed = False
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        place, how = super().subscribe(user_id, stream, seq)
+        self.is_resumed = how is Resumption.RESUMED
+        return place, how
+
+
+class ResumedForGood(OverSockets):
+    """A client that comes back where it was is known already: when its token expires is not looked at again."""
+
+    def make_manager(self) -> Any:
+        return _NotesResumed()
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        app = super().make_events_app(manager, signer)
+        look_after = app.heartbeat.add
+
+        def add(socket: Any) -> None:
+            # Right after it has subscribed, with nothing in between.
+            if manager.is_resumed:
+                socket._expires_at = None
+            look_after(socket)
+
+        app.heartbeat.add = add
+        return app
+
+
 class _OnceAnAddress(EventsApp):
     def __init__(self, hub: Any, authenticate: Any) -> None:
         super().__init__(hub, authenticate)
@@ -202,6 +231,7 @@ PLANTED = (
     planted_by(TokenEchoed, "token-echoed"),
     planted_by(AcceptsExpired, "bad-token-accepted"),
     planted_by(ExpiryAtConnectOnly, "expired-token-used"),
+    planted_by(ResumedForGood, "expired-token-used"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),
 )
