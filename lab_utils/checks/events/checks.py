@@ -280,6 +280,8 @@ CHECKS = (
             "NumberedBeforeEncoded",
             "UnreadLostAtEnd",
             "OldestUnreadDropped",
+            "SixClientsServed",
+            "AudienceOfTheStart",
         ),
         uses=frozenset(
             {
@@ -362,6 +364,7 @@ CHECKS = (
             "ResumesOneTooEarly",
             "ResumesOneTooLate",
             "ExpiryAtConnectOnly",
+            "ResumedForGood",
             "LogBeginsAtOne",
         ),
         uses=frozenset(

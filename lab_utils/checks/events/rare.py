@@ -7,13 +7,16 @@ import asyncio
 
 from lab_utils.checks.histories import BEGINS_S, Histories, do, judge_histories
 from lab_utils.interleavings import Stage
-from lab_utils.target import Capability, Recipe, Target
+from lab_utils.target import Capability, Recipe, Refused, Subscription, Target
 from lab_utils.trial import Trial
+from lab_utils.values.quantities import counted
 
 __all__ = ["HISTORIES", "judge_rare_events"]
 
 _USER = "ann"
 _CLOSE_S = 1.0
+_DEVICES = 12
+"""Clients of one user at once."""
 _FEW, _MOST_UNREAD = 5, 1_200
 """Events that a client leaves unread: few, and more than a buffer of a round size holds."""
 
@@ -82,8 +85,50 @@ async def _read_late(stage: Stage, target: Target) -> None:
             stage.find("lost-event", f"{sentence} received {len(lost)} of {count} events, {lost[0]!r} first")
 
 
+async def _many_clients(stage: Stage, target: Target) -> None:
+    """All of a user's clients receive the same, however many they are; one that is refused or cut off receives
+    nothing."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    handle, clients = await target.create(_USER, "helper"), list[Subscription]()
+    while len(clients) < _DEVICES:
+        try:
+            clients.append(target.subscribe(_USER))
+        except Refused:
+            break
+    await do(target, handle, "think", thoughts=["to all"])
+    await asyncio.sleep(BEGINS_S)
+    thoughts = [sum(one.type == "agent_thinking" for one in client.received()) for client in clients if client.is_open]
+    if missed := thoughts.count(0):
+        sentence = f"{counted(len(thoughts), 'client')} of {_USER!r} were connected, and {missed} of them"
+        stage.find("lost-event", f"{sentence} received nothing of a run")
+
+
+async def _comes_meanwhile(stage: Stage, target: Target) -> None:
+    """A client that connects in the middle of a run receives what the run sends from then on."""
+    held = asyncio.Event()
+
+    async def on_run(_: str) -> None:
+        await held.wait()
+
+    await target.start([Recipe("helper", None, on_run)], {}, _CLOSE_S)
+    first = target.subscribe(_USER)
+    handle = await target.create(_USER, "helper")
+    run = asyncio.ensure_future(do(target, handle, "think", thoughts=["to both"]))
+    await asyncio.sleep(BEGINS_S)
+    second = target.subscribe(_USER)
+    held.set()
+    await run
+    await asyncio.sleep(BEGINS_S)
+    thoughts = [[one.body for one in client.received() if one.type == "agent_thinking"] for client in (first, second)]
+    if second.is_open and thoughts[1] != thoughts[0]:
+        sentence = f"a client of {_USER!r} that came in the middle of a run received {len(thoughts[1])} of its later"
+        stage.find("lost-event", f"{sentence} events, and one that was there before received {len(thoughts[0])}")
+
+
 HISTORIES: Histories = (
     ("a run that left the line is reported whole or not at all", frozenset({Capability.EVENTS}), _left_line),
     ("an event that cannot be sent takes no number", frozenset({Capability.EVENTS}), _unencodable),
     ("a client that reads late misses nothing", frozenset({Capability.END, Capability.EVENTS}), _read_late),
+    ("many clients of one user receive the same", frozenset({Capability.EVENTS}), _many_clients),
+    ("a client that comes in the middle of a run receives the rest", frozenset({Capability.EVENTS}), _comes_meanwhile),
 )

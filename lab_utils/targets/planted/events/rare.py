@@ -1,4 +1,5 @@
-"""Defects of rare events: of a run that leaves the line, of one that cannot be sent, of one that is read late."""
+"""Defects of rare events: of a run that leaves the line, of one that cannot be sent, of one that is read late, and of
+clients that are many or come late."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from lab_utils.target import Delivered, Recipe, Subscription
 from lab_utils.targets.planted.events.connections import planted_by
@@ -92,9 +94,56 @@ class _Queued(Client):
         return super().received()
 
 
+class _Numbered(Client):
+    number = 0
+
+
+class _ToSix(Bridge):
+    def send(self, event: Delivered) -> None:
+        there = [client for client in self.clients if client.open]
+        for client in sorted(there, key=lambda one: one.number if isinstance(one, _Numbered) else 0)[:6]:
+            client.deliver(event)
+
+
+class SixClientsServed(ReferenceTarget):
+    """Events go to the first six clients of a user: the others are connected, and receive nothing."""
+
+    def subscribe(self, user: str) -> Subscription:
+        client = _Numbered(user)
+        client.number = len(self.clients_of(user))
+        self.clients_of(user).add(client)
+        return client
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _ToSix(user, self.clients_of(user))
+
+
+class _ToThoseOfTheStart(Bridge):
+    def __init__(self, user: str, clients: WeakSet[Client]) -> None:
+        super().__init__(user, clients)
+        self.audiences: dict[str, WeakSet[Client]] = {}
+
+    def send(self, event: Delivered) -> None:
+        if event.type == "agent_started":
+            self.audiences[event.run] = WeakSet(self.clients)
+        for client in [client for client in self.audiences.get(event.run, ()) if client.open]:
+            client.deliver(event)
+        if event.type in ("agent_completed", "agent_error"):
+            self.audiences.pop(event.run, None)
+
+
+class AudienceOfTheStart(ReferenceTarget):
+    """A run's events go to the clients that were there when it began: one that comes meanwhile waits for the next."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _ToThoseOfTheStart(user, self.clients_of(user))
+
+
 PLANTED = (
     planted_by(StartedInLine, "no-end-event"),
     planted_by(NumberedBeforeEncoded, "gap-in-seq"),
     planted_by(UnreadLostAtEnd, "lost-event"),
     planted_by(OldestUnreadDropped, "lost-event"),
+    planted_by(SixClientsServed, "lost-event"),
+    planted_by(AudienceOfTheStart, "lost-event"),
 )
