@@ -6,6 +6,7 @@ Imported by `pool` alone, which first takes care that papermill's own import is 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -222,8 +223,10 @@ class ForkedKernels(LocalProvisioner):
 
 
 class _Manager(NotebookExecutionManager):  # type: ignore[misc]
-    """Saves the notebook whenever a cell of code begins. papermill saves it twice at each cell, also at those of text,
-    and writing it all takes as long as a small check."""
+    """Saves the notebook whenever a cell of code begins, so that one whose run is killed can be read.
+
+    papermill saves it twice at each cell, also at those of text, checked and indented, which takes as long as a small
+    check."""
 
     def __init__(self, papermills: NotebookExecutionManager) -> None:
         super().__init__(papermills.nb, papermills.output_path, progress_bar=False)
@@ -234,9 +237,12 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
             super().save(**options)
 
     def cell_start(self, cell: NotebookNode, cell_index: int | None = None, **options: Any) -> None:
-        self._is_saved_later = cell.cell_type != "code"
+        self._is_saved_later = True
         super().cell_start(cell, cell_index, **options)
         self._is_saved_later = False
+        if cell.cell_type == "code":
+            # Unchecked and in one line, which the last save replaces.
+            Path(self.output_path).write_text(json.dumps(self.nb), encoding="ascii")
 
     def cell_complete(self, cell: NotebookNode, cell_index: int | None = None, **options: Any) -> None:
         self._is_saved_later = True

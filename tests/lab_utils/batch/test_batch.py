@@ -463,6 +463,14 @@ def test_a_kept_notebook_names_no_folder_of_the_machine_it_ran_on(tmp_path: Path
     assert json.loads(kept)["metadata"]["papermill"]["output_path"] == "own.ipynb"
 
 
+def test_a_running_notebook_can_be_read_with_all_that_its_cells_have_shown(tmp_path: Path, run: OpenRun) -> None:
+    reads = "import nbformat\nkept = nbformat.read(f'{save_to}/notebooks/own.ipynb', 4)\n"
+    reads += "assert kept.cells[-2].outputs[0].text == 'shown \u00e4 so far\\n'"
+    own = write(tmp_path / "own.ipynb", "print('shown \u00e4 so far')", reads)
+    ended = run_notebooks([Job("own", own, {"save_to": str(run.folder)})], run)["own"]
+    assert (ended.status, ended.message) == (Status.OK, "")
+
+
 def test_parameters_are_read_as_literals(tmp_path: Path) -> None:
     assert notebook_parameters(write(tmp_path / "a.ipynb")) == {"save_to": "", "users": 2, "category": ""}
 
