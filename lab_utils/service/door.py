@@ -214,7 +214,8 @@ class Door:
                             is_short = True
                             break
         finally:
-            # Reset, not closed in order: the other end learns of it as of a client that is gone.
+            # At once, whatever is under way: a reset where some of the answer is unread. Not one always: before its
+            # server has read it, a reset would take the request away.
             writer.transport.abort()
         self.log(number, word, request, f"abandoned after {'half the request' if after < 0 else f'{after} chunks'}")
         return not is_short
