@@ -36,6 +36,7 @@ from papermill.exceptions import PapermillExecutionError
 from lab_utils.batch.forked import start_kernel
 from lab_utils.output.pages import fit_output, reported_output
 from lab_utils.output.store import RUN_VARIABLE
+from lab_utils.output.store.files import write
 from lab_utils.runner.forkserver import ForkedChild, ServerFailed
 from lab_utils.runner.printed import Printed
 from lab_utils.values.texts import plain_output, reported_lines
@@ -242,7 +243,7 @@ class _Manager(NotebookExecutionManager):  # type: ignore[misc]
         self._is_saved_later = False
         if cell.cell_type == "code":
             # Unchecked and in one line, which the last save replaces.
-            Path(self.output_path).write_text(json.dumps(self.nb), encoding="ascii")
+            write(Path(self.output_path), json.dumps(self.nb))
 
     def cell_complete(self, cell: NotebookNode, cell_index: int | None = None, **options: Any) -> None:
         self._is_saved_later = True
