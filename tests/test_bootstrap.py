@@ -107,6 +107,16 @@ def test_what_makes_the_environment_anew(project: Path, commands: Commands, monk
     assert made_anew()
 
 
+def test_an_environment_that_is_elsewhere_is_not_emptied_through_a_link(
+    project: Path, commands: Commands, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (project / ".venv").symlink_to(elsewhere)
+    with pytest.raises(bootstrap.SetupFailed, match=f"{elsewhere} holds would be deleted: rm {project}"):
+        bootstrap.set_up(project)
+    assert not commands.ran
+
+
 def test_pips_settings_reach_uv() -> None:
     settings = {
         "index-url": "https://mirror.invalid/simple",

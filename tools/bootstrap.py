@@ -66,6 +66,8 @@ def set_up(root: Path) -> None:
 def make(root: Path, wanted: str) -> None:
     venv = root / ".venv"
     stamp = venv / STAMP
+    if venv.is_symlink():
+        raise SetupFailed(f"{venv} is a link, and all that {os.path.realpath(venv)} holds would be deleted: rm {venv}")
     began = time.monotonic()
     uv = install_uv(root)
     settings = pip_settings()
