@@ -243,7 +243,8 @@ class _Comparison:
             beside = self._lived(is_silent=True)
             self._progress(0.5)
             if not beside.asked or beside.never_late:
-                self.left_out.append(f"{what}: the model in the process does not go by the lab's plan")
+                why = "the model in the process does not go by the lab's plan, or the target answers in its place"
+                self.left_out.append(f"{what}: {why}")
                 return ""
             self._compare(beside)
         except (NotExplorable, NotSupported) as impossible:

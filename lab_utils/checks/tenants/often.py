@@ -58,6 +58,9 @@ _LATER_S: Final = (11.0, 20.0, 30.0, 240.0)
 """Virtual seconds, each after the last, after which those who failed call again: a breaker lets them in on trial."""
 _MUCH_LATER_S: Final = 3_600.0
 """Virtual seconds, after all these, after which a model that failed for a crowd must be open again."""
+_TRIALS: Final = 10
+"""Questions that each of a crowd may ask on trial then: a breaker may let in one at a time, and want a few answers
+before it lets in everybody."""
 _ARRIVES_S: Final = 1.0
 """Virtual seconds in which a client receives what was sent to it."""
 _FEW, _MANY = 4, 70
@@ -218,6 +221,8 @@ class _History:
             await self._at_once(self._way.busy, self._way.asked_last or self._way.asked)
         if self._way.asked_last:
             await asyncio.sleep(_MUCH_LATER_S)
+            for _ in range(_TRIALS):
+                await self._at_once(self._way.busy, self._way.asked_last)
             await self._at_once(self._others, self._way.asked_last)
         # Whether these are refused for failures of their own is their own affair.
         for user in _CROWD if self._way.is_of_crowd else _BUSY[:1]:

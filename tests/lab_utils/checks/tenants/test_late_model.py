@@ -116,9 +116,8 @@ def test_a_model_that_does_not_go_by_the_plan_is_left_out() -> None:
         comparison = compared(make)
         assert comparison.findings == []
         assert comparison.observations == 0
-        assert comparison.left_out == [
-            "customers beside one to whom the model answers late: the model in the process does not go by the lab's plan"
-        ]
+        (text,) = comparison.left_out
+        assert "does not go by the lab's plan, or the target answers in its place" in text
 
 
 def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> None:

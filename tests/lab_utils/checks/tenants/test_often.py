@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import time
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +15,10 @@ from lab_utils.checks.tenants import often
 from lab_utils.checks.tenants.often import _Comparison, alike_to
 from lab_utils.target import Command, Handle
 from lab_utils.targets import PLANTED
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.tenants.counting import BreakerOfAModelOfAll, BreakerOfTool, LimitOfAlikeIds
 from lab_utils.targets.reference import ReferenceTarget
+from registry import Completion, LLMFailed, Prompt
 
 ID = "Ann.b-c@d:e\u00e9 \ufb01"
 
@@ -93,6 +97,46 @@ def test_what_only_a_crowd_of_failing_customers_closes_is_found(planted: str, to
 
 def test_a_model_that_fails_for_a_crowd_may_be_closed_to_everybody_for_a_while() -> None:
     comparison = compared(BreakerOfAModelOfAll)
+    assert not comparison.findings
+    assert not comparison.left_out
+
+
+class _OnTrial(Between):
+    """Closes a model that fails for five users for ten minutes; then one question at a time goes on trial, and three
+    answers open it to everybody."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.failing: set[str] = set()
+        self.closed_until = 0.0
+        self.is_trying = False
+        self.answers = 0
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        is_trial = len(self.failing) >= 5
+        if is_trial and (self.is_trying or time.monotonic() < self.closed_until):
+            raise LLMFailed("the model is out of order")
+        self.is_trying = is_trial
+        try:
+            await asyncio.sleep(0.1)
+            answer = await super().ask(user_id, prompt)
+        except LLMFailed:
+            self.failing.add(user_id)
+            self.closed_until, self.answers = time.monotonic() + 600.0, 0
+            raise
+        finally:
+            self.is_trying = self.is_trying and not is_trial
+        self.answers += is_trial
+        if not is_trial or self.answers == 3:
+            self.failing.clear()
+        return answer
+
+
+def test_a_model_that_was_closed_to_everybody_may_be_asked_on_trial_by_one_at_a_time() -> None:
+    class Target(Asking):
+        between = _OnTrial
+
+    comparison = compared(Target)
     assert not comparison.findings
     assert not comparison.left_out
 
