@@ -15,6 +15,7 @@ from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
+from registry import SocketLimits, WebSocketManager
 from tests.lab_utils.made import conducted
 
 USERS = ["ada", "grace"]
@@ -48,6 +49,17 @@ def test_a_correct_registry_is_at_every_edge_and_passes() -> None:
     assert verdict.outcome is Outcome.PASS
     assert {one.metric: one.value for one in trial.measurements} == {"users at the edges": len(USERS)}
     assert trial.left_out == []
+
+
+class FourSockets(AgentRegistryTarget):
+    """A user may have four sockets at once, which is what the contract of a target asks for."""
+
+    def make_manager(self) -> object:
+        return WebSocketManager(limits=SocketLimits(max_connections_per_user=4))
+
+
+def test_four_sockets_of_a_user_are_enough() -> None:
+    assert judged(FourSockets, is_hasty=False)[1].outcome is Outcome.PASS
 
 
 class NeverExpires(AgentRegistryTarget):
