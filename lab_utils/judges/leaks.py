@@ -193,7 +193,8 @@ class Trend:
         return False
 
     def _doubt(self, before: Fit) -> float:
-        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * max(fit.high for fit in self.fits[-_LAST:])
+        # The least of the intervals: a step that falls into one series widens its own alone.
+        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * min(fit.high for fit in self.fits[-_LAST:])
 
     def __str__(self) -> str:
         if not self.fits:

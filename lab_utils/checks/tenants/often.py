@@ -110,6 +110,11 @@ class _Way:
         return f"each of {len(_CROWD)} customers" if self.is_of_crowd else repr(self.busy[0])
 
     @property
+    def described(self) -> str:
+        """Their calls, in words."""
+        return f"{self.told} of {self.who}" if self.is_of_crowd else self.told
+
+    @property
     def succeeds(self) -> bool:
         """Whether the calls are answered: a limit counts them then, perhaps in one of some buckets."""
         return self.calls == _CALLS
@@ -346,10 +351,10 @@ class _Comparison:
             for number, way in enumerate(ways):
                 if own.seconds() > _OWN_S or len(self.findings) >= _ENOUGH:
                     why = "after enough findings" if self.findings else "for want of time"
-                    self.left_out.append(f"others beside {', '.join(one.told for one in ways[number:])}, {why}")
+                    self.left_out.append(f"others beside {', '.join(one.described for one in ways[number:])}, {why}")
                     break
                 if way.is_of_crowd and self.findings:
-                    self.left_out.append(f"{way.told} of {way.who}, for those of one or two are enough for a finding")
+                    self.left_out.append(f"{way.described}, for those of one or two are enough for a finding")
                 else:
                     self._compare(way)
                 self._progress((number + 1) / len(ways))
@@ -382,7 +387,7 @@ class _Comparison:
         """Whether the target does not do the same twice; then it is not blamed."""
         differs = bool(not_interfered(self._quiet[way.asked, way.asked_last], self._lived(way, {})).findings)
         if differs:
-            self.left_out.append(f"others beside {way.told}: answers differ from one history to the next")
+            self.left_out.append(f"others beside {way.described}: answers differ from one history to the next")
         return differs
 
     def _lived(self, way: _Way, often: Mapping[str, int]) -> Mapping[str, Sequence[Observed]]:
@@ -391,7 +396,7 @@ class _Comparison:
             outcome = run_schedule(history.whole, most_steps=_STEPS)
         self.histories += 1
         if often and way.place == "model" and not history.failed:
-            self.left_out.append(f"others beside {way.told}: no model in the process failed")
+            self.left_out.append(f"others beside {way.described}: no model in the process failed")
         if never := [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]:
             raise NotExplorable(never[0])
         return history.observed

@@ -66,7 +66,9 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
 def test_a_run_that_is_not_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = made(tmp_path, result())
     assert main(["compare", one, "nothing", "--out", str(tmp_path), "--history", str(tmp_path / "h")]) == 2
-    assert f"there is {one}; nor in the history" in capsys.readouterr().err
+    assert (
+        f"there is {one}; name one elsewhere by the path of its folder; nor in the history" in capsys.readouterr().err
+    )
 
 
 def test_a_run_of_a_history_is_compared_where_its_folder_is_gone(

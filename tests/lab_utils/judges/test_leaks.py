@@ -92,6 +92,11 @@ def test_a_leak_is_found_below_a_sawtooth_and_in_short_series() -> None:
     assert leak.steady_growth == 95
 
 
+def test_a_table_that_doubles_in_one_series_hides_no_leak() -> None:
+    leak = Trend("memory", "bytes", (Fit(12, 503, 492, 516, 67_425), Fit(4, 1_516, 492, 6_636, 73_977)))
+    assert leak.steady_growth == 492
+
+
 OPEN = {
     "one wide interval": trend((3, -1, 4, 100)),
     "objects in a wide interval": trend((0, 0, 0.1, 100), unit="objects"),

@@ -47,7 +47,10 @@ def test_a_model_in_the_process_that_never_fails_is_said_to_be_left_out(monkeypa
     monkeypatch.setattr(often, "_WAYS", [way for way in often._WAYS if way.place == "model"])
     comparison = _Comparison(NeverFails, lambda _: None)
     assert comparison.whole() == ""
-    assert comparison.left_out == ["others beside questions that the model failed: no model in the process failed"]
+    assert comparison.left_out == [
+        "others beside questions that the model failed: no model in the process failed",
+        "others beside questions that the model failed of each of 8 customers: no model in the process failed",
+    ]
 
 
 @pytest.mark.parametrize(
