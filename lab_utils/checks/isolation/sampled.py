@@ -63,9 +63,10 @@ class _RealLoop:
 
 async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) -> None:
     """Interrupt these calls at drawn places on the real loop, and ask others as everywhere."""
-    points, histories, observations = 0, 0, 0
+    histories, observations = 0, 0
     allowance = Allowance(_SECONDS)
     known = judging.found
+    first: list[Cut] = []
     drawn: list[Cut] = []
     before: dict[Cut, Record] = {}
     for call in calls:
@@ -79,13 +80,20 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
                 return
             continue
         places = range(1, len(scene.points) + 1)
-        points += len(places)
-        drawn += [Cut(call, "timed-out", at) for at in places]
+        left = (
+            [Cut(call, "timed-out", at) for at in places],
+            [Cut(call, "cancelled", at, beside="after") for at in places],
+        )
+        # In one way for each call, so that few histories without an interruption are needed.
+        chosen = trial.rng.randrange(len(left))
+        first += left[chosen]
+        drawn += left[1 - chosen]
         drawn += [Cut(call, "twice", at, again) for at in places for again in (1, 2)]
         drawn += [Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1) if call in HOOKS]
-        drawn += [Cut(call, "cancelled", at, beside="after") for at in places]
+    trial.rng.shuffle(first)
     trial.rng.shuffle(drawn)
-    for cut in mixed(drawn):
+    # Each place once before any other way: what only a socket shows has one place of them all.
+    for cut in (*first, *mixed(drawn)):
         if (allowance.is_over() and histories >= _FEW) or judging.found > known + 1:
             break
         if cut.uncut not in before:
