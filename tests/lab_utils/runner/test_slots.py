@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,31 +27,47 @@ if sys.platform != "win32":
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="checks run as they come")
 
 TAKES = (
-    "import sys, pathlib; from lab_utils.runner.slots import take_turn\n"
+    "import sys, pathlib, time; from lab_utils.runner.slots import take_turn\n"
     "turn = take_turn(pathlib.Path(sys.argv[1]), 2, alone=sys.argv[2] == 'alone', more=int(sys.argv[2] == 'more'))\n"
-    "print('has it', flush=True)\n"
+    "print(time.monotonic_ns(), flush=True)\n"
     "if sys.argv[2] == 'polite':\n"
     "    while not turn.is_wanted(): pass\n"
     "    turn.give_way()\n"
-    "    print('has it', flush=True)\n"
+    "    print(time.monotonic_ns(), flush=True)\n"
     "sys.stdin.read()"
 )
 
 
 class Taker:
-    """A process that takes a turn and keeps it until it is released."""
+    """A process that takes a turn, says when, and keeps it until it is released."""
 
     def __init__(self, folder: Path, how: str = "beside") -> None:
+        self.folder = folder
         command = [sys.executable, "-c", TAKES, str(folder), how]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def has_it(self) -> None:
+    def has_it(self, after: int = 0) -> None:
+        """Wait for its turn, which comes `after` this time of the clock that all processes share."""
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"has it\n"
+        assert int(self.process.stdout.readline()) > after
+
+    def is_at(self, lock: str) -> None:
+        """Wait until it holds this lock and waits for the next one, or has its turn too early."""
+        assert self.process.stdout is not None
+        held = 0
+        # One that only passes holds it for a look or two.
+        while held < 1_000 and not select.select([self.process.stdout], [], [], 0)[0]:
+            held = 0 if is_free(self.folder / lock) else held + 1
 
     def goes(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+    def released(self) -> int:
+        """End it, and return a time before that."""
+        now = time.monotonic_ns()
+        self.goes()
+        return now
 
 
 @pytest.fixture
@@ -78,14 +96,14 @@ def test_two_at_once_then_one_alone_then_two_again(take: Callable[..., Taker]) -
     first.has_it()
     second.has_it()
     alone = take("alone")
+    alone.is_at("alone")
     first.goes()
-    assert alone.process.poll() is None
-    second.goes()
-    alone.has_it()
+    alone.has_it(after=second.released())
     later = [take(), take()]
-    alone.goes()
+    later[0].is_at("door")
+    released = alone.released()
     for one in later:
-        one.has_it()
+        one.has_it(after=released)
     for one in later:
         one.goes()
 
@@ -95,10 +113,10 @@ def test_a_third_has_its_turn_when_either_of_two_goes(take: Callable[..., Taker]
     for one in takers:
         one.has_it()
     for gone in takers:
+        # It stays in the seat of who has gone, so the next one waits for the other.
         third = take()
-        gone.goes()
-        third.has_it()
-        third.goes()
+        third.is_at("door")
+        third.has_it(after=gone.released())
 
 
 def test_only_those_who_name_more_seats_come_in_beside_two(take: Callable[..., Taker]) -> None:
@@ -108,10 +126,9 @@ def test_only_those_who_name_more_seats_come_in_beside_two(take: Callable[..., T
     another = take("more")
     another.has_it()
     third = take()
+    third.is_at("door")
     another.goes()
-    assert third.process.poll() is None
-    takers[0].goes()
-    third.has_it()
+    third.has_it(after=takers[0].released())
     takers[1].goes()
     third.goes()
 
@@ -123,11 +140,11 @@ def test_those_who_give_way_come_back_to_their_seats_when_the_one_alone_has_gone
     alone = take("alone")
     alone.has_it()
     third = take()
-    alone.goes()
+    third.is_at("door")
+    released = alone.released()
     for one in polite:
-        one.has_it()
-    polite[0].goes()
-    third.has_it()
+        one.has_it(after=released)
+    third.has_it(after=polite[0].released())
     polite[1].goes()
     third.goes()
 
