@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from lab_utils.checks.isolation.interrupted import seconds_a_call
-from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.scene import users_of
+from lab_utils.checks.tenants.comparing import judge_compared
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule, virtual_clocks
 from lab_utils.judges.interference import Observed, normalised
 from lab_utils.standin import Asked, Fault, Misbehaviour
 from lab_utils.target import Command, Handle, NotSupported, Recipe, Target
-from lab_utils.trial import OutOfTime, Trial
+from lab_utils.trial import Trial
 from lab_utils.trial.faults import is_checks_own
 from lab_utils.values.canaries import Writers
 from lab_utils.values.limits import limited
-from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.verdict import Finding
 from lab_utils.values.workload import canary
 
 __all__ = ["judge_late_model"]
@@ -276,23 +276,6 @@ class _Comparison:
 async def judge_late_model(trial: Trial) -> None:
     """Let the model answer one customer late, on a simulated loop, and require that the target keeps nothing of the
     questions that it gave up: everybody is answered as if the model had never been late, and with their own answer."""
-
-    def progress(part: float) -> None:
-        if trial.is_out_of_time:
-            # Its thread would keep the process from ending.
-            raise OutOfTime("the comparison is given up")
-        trial.progress("beside a late answer of the model", part)
-        trial.give_way()
-
-    comparison = _Comparison(trial.make_target, progress)
-    with recorded_logs():
-        # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
-        missing = await asyncio.get_running_loop().run_in_executor(None, comparison.whole)
-    if missing:
-        trial.judge(Verdict.unknown(f"no model was late: {missing}"))
-    for text in comparison.left_out:
-        trial.leave_out(text)
+    comparison = await judge_compared(trial, _Comparison, "a customer whose model answers late")
     if comparison.observations:
-        what = "answers, the same beside a customer whose model answers late"
-        trial.judge(Verdict.of(comparison.findings, comparison.observations, what))
         trial.measure("questions to a late model that the target gave up", comparison.given_up, "questions")

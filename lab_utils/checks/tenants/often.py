@@ -13,18 +13,18 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from lab_utils.checks.isolation.interrupted import seconds_a_call
-from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.scene import users_of
+from lab_utils.checks.tenants.comparing import judge_compared
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule, virtual_clocks
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.standin import Asked, Fault, Misbehaviour
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Subscription, Target
-from lab_utils.trial import OutOfTime, Trial
+from lab_utils.trial import Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_checks_own
 from lab_utils.values.limits import limited
 from lab_utils.values.quantities import counted
-from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.verdict import Finding
 from lab_utils.values.workload import rows_for
 
 __all__ = ["alike_to", "judge_often"]
@@ -405,22 +405,4 @@ class _Comparison:
 async def judge_often(trial: Trial) -> None:
     """Let customers call or fail again and again, and require that all others are answered as if they had not: those
     with ids alike, those who failed as well, and those who come later."""
-
-    def progress(part: float) -> None:
-        if trial.is_out_of_time:
-            # Its thread would keep the process from ending.
-            raise OutOfTime("the comparison is given up")
-        trial.progress("beside customers who call again and again", part)
-        trial.give_way()
-
-    comparison = _Comparison(trial.make_target, progress)
-    with recorded_logs():
-        # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
-        missing = await asyncio.get_running_loop().run_in_executor(None, comparison.whole)
-    if missing:
-        trial.judge(Verdict.unknown(f"nobody called again and again: {missing}"))
-    for text in comparison.left_out:
-        trial.leave_out(text)
-    if comparison.observations:
-        what = "observations, the same beside customers who call again and again"
-        trial.judge(Verdict.of(comparison.findings, comparison.observations, what))
+    await judge_compared(trial, _Comparison, "customers who call again and again")
