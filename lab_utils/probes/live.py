@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.thread import _threads_queues, _WorkItem
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ __all__ = [
     "drop_dead_cursors",
     "grown",
     "handles_now",
+    "next_timer",
     "open_files",
     "threads_now",
     "timers_now",
@@ -157,11 +158,21 @@ def timers_now(loop: asyncio.AbstractEventLoop) -> int:
     return _timers(loop)[0]
 
 
-def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
-    # A cancelled handle has let go of its callback, but stays in the heap until its time or a cleanup of the loop's.
-    scheduled = getattr(loop, "_scheduled", None)
+def next_timer(loop: asyncio.AbstractEventLoop) -> float | None:
+    """When the next timer of the loop is due, by the loop's clock; None if none waits."""
+    return min((handle.when() for handle in _scheduled(loop) if not handle.cancelled()), default=None)
+
+
+def _scheduled(loop: asyncio.AbstractEventLoop) -> Sequence[asyncio.TimerHandle]:
+    scheduled: list[asyncio.TimerHandle] | None = getattr(loop, "_scheduled", None)
     if scheduled is None:
         raise RuntimeError(f"{type(loop).__name__} does not show its timers; run the lab on asyncio's own loop")
+    return scheduled
+
+
+def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
+    scheduled = _scheduled(loop)
+    # A cancelled handle has let go of its callback, but stays in the heap until its time or a cleanup of the loop's.
     cancelled = sum(handle.cancelled() for handle in scheduled)
     return len(scheduled) - cancelled, cancelled
 

@@ -56,7 +56,7 @@ async def _concurrent(trial: Trial) -> None:
 
         async def all_leave(users: Sequence[str]) -> None:
             await trial.waiting.together([hunt.leave(user) for user in users])
-            await trial.waiting.settle()
+            await hunt.at_rest()
 
         await _keep_anchor(hunt)
         few = users[:_FEW]
@@ -135,7 +135,7 @@ async def _cleanup(trial: Trial) -> None:
         for user in warm_ups:
             await _all_visit(trial, hunt, [user])
         await _all_visit(trial, hunt, users)
-        await trial.waiting.settle()
+        await hunt.at_rest()
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
             "anchor user stays throughout, so that tasks the target keeps running for any user are in the baseline."
@@ -146,7 +146,7 @@ async def _cleanup(trial: Trial) -> None:
 
         async def all_visit(shown: str = "") -> None:
             await _all_visit(trial, hunt, users, shown)
-            await trial.waiting.settle()
+            await hunt.at_rest()
 
         await all_visit(users[0])
         grown = [hunt.traced() - before]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from lab_utils.checks.memory.rest import MOMENT_S, Rest
 from lab_utils.checks.memory.slopes import Cycle, Slopes
 from lab_utils.checks.memory.sockets import CutShort
 from lab_utils.judges.leaks import Survivor, Trend, all_freed, counts_are_back, no_steady_growth, repeated_growth
@@ -59,7 +60,7 @@ _FEW_BYTES = 200
 _COLLECTED_CYCLES = 12
 _OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
 _EXPLAINED = 2
-_TIMER_LOOKS, _TIMER_PAUSE_S = 100, 0.01
+_PAUSE_S = 0.01
 _EXPLAINED_KINDS = 3
 _NO_DIGITS = str.maketrans("", "", "0123456789")
 
@@ -101,10 +102,10 @@ async def attempt(client: Client, work: Awaitable[Any], *, may_fail: bool = Fals
 
 async def in_a_moment(holds: Callable[[], bool]) -> None:
     """Wait for a condition for a second at most."""
-    for _ in range(_TIMER_LOOKS):
+    for _ in range(round(MOMENT_S / _PAUSE_S)):
         if holds():
             break
-        await asyncio.sleep(_TIMER_PAUSE_S)
+        await asyncio.sleep(_PAUSE_S)
 
 
 def _grows(trends: Sequence[Trend]) -> bool:
@@ -137,6 +138,7 @@ class LeakHunt:
         self._roots = {"the target": target}
         self._slopes = Slopes(trial, self.traced, self.counts)
         self._told: set[str] = set()
+        self._rest = Rest()
         self.garbage = 0
         """Bytes that the cyclic collector has freed."""
         self.found_garbage = 0
@@ -434,13 +436,13 @@ class LeakHunt:
         # Whatever Python keeps of the first count is none of the target's.
         type_counts()
         with growing() as grown:
-            await self._at_rest()
+            await self._emptied()
             before = tracemalloc.take_snapshot()
             # Between the two snapshots, each of which is many objects itself.
             types_before = type_counts()
             for number in range(first, first + _SITE_CYCLES):
                 await cycle(number)
-            await self._at_rest()
+            await self._emptied()
             types_after = type_counts()
             # The first count itself.
             types_after[f"{Counter.__module__}.{Counter.__qualname__}"] -= 1
@@ -450,7 +452,12 @@ class LeakHunt:
         left = (line for kind in self.counts() for line in there_before.left(kind, self._roots, 1))
         return [*lines, *islice(left, _EXPLAINED)]
 
-    async def _at_rest(self) -> None:
-        """Nothing is ready to run, and the interpreter's free lists and the lab's own are empty."""
+    async def at_rest(self) -> None:
+        """Nothing is ready to run, and what a timer kept for a moment after a call is gone."""
         await self.trial.waiting.settle()
+        await self._rest.reached()
+
+    async def _emptied(self) -> None:
+        """The same, and the interpreter's free lists and the lab's own are empty."""
+        await self.at_rest()
         self.traced()

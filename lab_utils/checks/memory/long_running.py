@@ -74,11 +74,13 @@ async def _long_running(trial: Trial) -> None:
             f"fall that would hide a small leak. The resident calls them in {shown} more cycles at the end, judged by "
             "exact counts and budgets."
         )
+        await hunt.at_rest()
         hunt.baseline()
         before = hunt.traced()
         trends = await hunt.trend("a session that lives long", cycle, cycles, shown, first=warm_ups)
         for _ in range(shown):
             await work(1)
+        await hunt.at_rest()
         grown, repeated = hunt.grown_since(before)
         await hunt.judge_back(cycles * count, "after every cycle")
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)

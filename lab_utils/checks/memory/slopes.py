@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+from lab_utils.checks.memory.rest import Rest
 from lab_utils.judges.leaks import Fit, Trend, is_decided
 from lab_utils.probes.live import drop_cancelled_timers
 from lab_utils.probes.memory import Series, anonymous_now, slope_of
@@ -59,6 +60,7 @@ class Slopes:
         self._to_show: list[tuple[str, int, int, Mapping[str, Series]]] = []
         """The repeated work, the number of the series, the cycles between two counts of objects, the readings."""
         self._own_bytes = 0
+        self._rest = Rest()
         self._ends_soon = trial.waiting.is_hasty
 
     async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
@@ -114,6 +116,7 @@ class Slopes:
                 self._trial.progress("cycles of the same work", done / most)
                 await cycle(first + done)
                 await self._trial.waiting.settle(_TURNS)
+                await self._rest.reached()
                 await drop_cancelled_timers()
                 done += 1
                 at = self._trial.now()
