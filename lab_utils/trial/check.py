@@ -25,11 +25,12 @@ PROTECTS = {
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of a check's claim, named in a few words. On a target that lacks one of `needs` it is left out, and the
-    result names it."""
+    result names it. On the targets `planted` for it, it comes before the other parts."""
 
     name: str
     body: Body = field(repr=False)
     needs: frozenset[Capability] = frozenset()
+    planted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,10 @@ class Check:
     """One named claim about a registry.
 
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. It may consist of parts, which run in
-    their order, each if the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
-    without which all of it is NOT_APPLICABLE. `one_of`: those of which it needs at least one. `uses`: those with which
-    it tries more, `one_of` included. `measures`: whether it judges
-    memory or time, so that no other check may run beside it. `looks_like`: the anomaly as somebody meets it in
-    production.
+    their order, each if the target can do it. `planted`: targets on which the check must FAIL, those of its parts
+    included. `needs`: capabilities without which all of it is NOT_APPLICABLE. `one_of`: those of which it needs at
+    least one. `uses`: those with which it tries more, `one_of` included. `measures`: whether it judges memory or time,
+    so that no other check may run beside it. `looks_like`: the anomaly as somebody meets it in production.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Check:
     protects: str
     looks_like: str
     body: Body | tuple[Part, ...] = field(repr=False)
-    planted: tuple[str, ...]
+    planted: tuple[str, ...] = ()
     needs: frozenset[Capability] = frozenset()
     one_of: frozenset[Capability] = frozenset()
     uses: frozenset[Capability] = frozenset()
@@ -60,6 +60,8 @@ class Check:
     def __post_init__(self) -> None:
         if self.category not in CATEGORIES:
             raise ValueError(f"check {self.name}: unknown category {self.category!r}")
+        of_parts = (one for part in self.parts for one in part.planted)
+        object.__setattr__(self, "planted", tuple(dict.fromkeys((*self.planted, *of_parts))))
         if not self.planted:
             raise ValueError(f"check {self.name} names no planted registry; a check that cannot fail is none")
         if not self.one_of <= self.uses:

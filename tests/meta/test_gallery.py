@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.checks import CHECKS
+from lab_utils.checks.isolation.interrupted import SHOWN_BY
 from lab_utils.runner import calibrate, run_check, was_caught
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.targets.planted import ALL_PLANTED, sockets
@@ -20,21 +21,10 @@ PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check
 # Our own registry is a twin of most: the integration tests are the checks, run on it.
 TWINS = sorted({(check, twin) for check, planted in PAIRS if (twin := PLANTED[planted].twin) != "agent_registry"})
 INTERRUPTED = "interrupted_calls_leave_nothing_to_others"
-INTERRUPTED_AT: Mapping[str, str] = {
-    "ReplyLeftOnTheWire": "tool",
-    "PooledConnectionLeftDirty": "tool",
-    "BatchMatchedByPlace": "tool",
-    "ScratchBufferKept": "tool",
-    "ContextLoadedByOrder": "create",
-    "UserLeftInContext": "write",
-    "UserOfTheCreateStays": "create",
-    "AmbientUserBelieved": "write",
-    "WorkerDiesOfUserCode": "create",
-    "CommitOfAllCancelled": "write",
-    "FollowersCancelled": "create",
-    "FailureRollsBackOthers": "fail",
-    "PagesKeptInPart": "tool",
-    "SeatClearedByForce": "write",
+INTERRUPTED_AT = {
+    planted: call
+    for planted, call in SHOWN_BY.items()
+    if call and PLANTED[planted].twin not in ("reference", "agent_registry")
 }
 """A call whose interruption shows the defect of each planted registry that has a twin of its own."""
 TAKEN_APART = {

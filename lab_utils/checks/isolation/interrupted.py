@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from heapq import heapify, heappop, heappush
+from types import MappingProxyType
 
 from lab_utils.checks.isolation.cuts import BESIDE, CROWD, FAILING, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
@@ -32,7 +34,7 @@ from lab_utils.target import Capability, Command, NotSupported, Recipe, Target
 from lab_utils.trial import Check, OutOfTime, Trial
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "seconds_a_call", "workload_of"]
+__all__ = ["CHECKS", "SHOWN_BY", "Exploration", "explore_interruptions", "lived", "seconds_a_call", "workload_of"]
 
 _ENOUGH = 4
 """Findings of different names and calls after which the rest is not tried: more of them rarely add anything."""
@@ -70,6 +72,47 @@ _WORST = (
     "failed-operation",
 )
 """The findings in one history, the cause before its effects."""
+
+SHOWN_BY: Mapping[str, str] = MappingProxyType(
+    {
+        "AmbientUserBelieved": "write",
+        "ReplyLeftOnTheWire": "tool",
+        "PooledConnectionLeftDirty": "tool",
+        "BatchMatchedByPlace": "tool",
+        "ScratchBufferKept": "tool",
+        "CacheNotInvalidated": "tool",
+        "ContextLoadedByOrder": "create",
+        "UserLeftInContext": "write",
+        "UserOfTheCreateStays": "create",
+        "RunAnswersCancellation": "write",
+        "CreateShieldedFromCancellation": "first-create",
+        "CancellationWrapped": "write",
+        "CallerCancelledAgain": "write",
+        "GivenBackAfterAnAwait": "write",
+        "GivenBackAfterALongFarewell": "write",
+        "KeptOnBaseException": "first-create",
+        "WorkerDiesOfUserCode": "first-create",
+        "SeatClearedByForce": "write",
+        "CommitOfAllCancelled": "write",
+        "FollowersCancelled": "create",
+        "FailureRollsBackOthers": "uncopied-answer",
+        "CompletedAndThenFailed": "write",
+        "DroppedClientClosesAll": "tool",
+        "DroppedClientEndsAllRuns": "tool",
+        "ErrorNamesTheInterrupted": "write",
+        "StreamLeftHalfSent": "think",
+        "EndCutOffKeepsClients": "end",
+        "AnswerLeftOnTheConnection": "",
+        "CookiesOfAll": "",
+        "ReplyLeftInASocket": "",
+        "RedeliveredToTheNext": "",
+        "PermissionsNotCheckedMeanwhile": "tool",
+        "EverySecondLookupFails": "write",
+        "NewcomerGetsMemory": "get_or_create",
+        "PagesKeptInPart": "tool",
+    }
+)
+"""The planted registries, each with a call whose interruption shows its defect; "" where another part shows it."""
 
 
 async def _interrupted(trial: Trial) -> None:
@@ -125,6 +168,8 @@ class _FailsAlone(Exception):
 class Exploration:
     """Lives the history of each call without an interruption, which shows where it waits, and then with each."""
 
+    shown_by = SHOWN_BY
+    """The call that comes first, by the names of planted registries."""
     times = 1
     """How often each interruption is repeated where it is one that is."""
     then_twice, each = "timed-out", 1
@@ -157,24 +202,27 @@ class Exploration:
 
     def whole(self, progress: Callable[[float], None]) -> str:
         """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
-        one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
-        ""."""
+        one call is found early, and a slow target has none of them left out. On a planted registry the call that shows
+        its defect comes before all others. Return the name of a missing package, or ""."""
         own = OwnTime(2 * self.step_s)
         self._fit()
         kinds = [
             (call, one) for one in (*BESIDE, CROWD) for call in calls_of(self.capabilities) if one in self.besides(call)
         ]
-        walks = deque((kind, self._walk(*kind, own)) for kind in kinds)
+        first = self.shown_by.get(self._target)
+        walks = [(call != first, 0, number, self._walk(call, one, own)) for number, (call, one) in enumerate(kinds)]
+        heapify(walks)
         done = dict.fromkeys(kinds, 0.0)
         longest_s = 0.0
         try:
             while walks:
                 began_s = own.seconds()
                 if began_s + longest_s > self.most_s and (self.histories or began_s > self.most_s):
-                    calls = ", ".join(dict.fromkeys(call for (call, _), _ in walks))
+                    calls = ", ".join(dict.fromkeys(kinds[number][0] for _, _, number, _ in sorted(walks)))
                     self.left_out.append(f"more interruptions of {calls}, for want of time")
                     break
-                kind, walk = walks.popleft()
+                is_later, turn, number, walk = heappop(walks)
+                kind = kinds[number]
                 done[kind] = next(walk, 1.0)
                 longest_s = max(longest_s, own.seconds() - began_s)
                 progress(sum(done.values()) / len(kinds))
@@ -184,7 +232,7 @@ class Exploration:
                     )
                     break
                 if done[kind] < 1.0:
-                    walks.append((kind, walk))
+                    heappush(walks, (is_later, turn + 1, number, walk))
         except Missing as missing:
             return str(missing)
         for call, late in self._late.items():
@@ -444,43 +492,7 @@ CHECKS = (
             "and the next to ask receives it: titles of strangers' conversations, for hours, and no error anywhere."
         ),
         body=_interrupted,
-        planted=(
-            "AmbientUserBelieved",
-            "ReplyLeftOnTheWire",
-            "PooledConnectionLeftDirty",
-            "BatchMatchedByPlace",
-            "ScratchBufferKept",
-            "CacheNotInvalidated",
-            "ContextLoadedByOrder",
-            "UserLeftInContext",
-            "UserOfTheCreateStays",
-            "RunAnswersCancellation",
-            "CreateShieldedFromCancellation",
-            "CancellationWrapped",
-            "CallerCancelledAgain",
-            "GivenBackAfterAnAwait",
-            "GivenBackAfterALongFarewell",
-            "KeptOnBaseException",
-            "WorkerDiesOfUserCode",
-            "SeatClearedByForce",
-            "CommitOfAllCancelled",
-            "FollowersCancelled",
-            "FailureRollsBackOthers",
-            "CompletedAndThenFailed",
-            "DroppedClientClosesAll",
-            "DroppedClientEndsAllRuns",
-            "ErrorNamesTheInterrupted",
-            "StreamLeftHalfSent",
-            "EndCutOffKeepsClients",
-            "AnswerLeftOnTheConnection",
-            "CookiesOfAll",
-            "ReplyLeftInASocket",
-            "RedeliveredToTheNext",
-            "PermissionsNotCheckedMeanwhile",
-            "EverySecondLookupFails",
-            "NewcomerGetsMemory",
-            "PagesKeptInPart",
-        ),
+        planted=tuple(SHOWN_BY),
         uses=frozenset(
             {
                 Capability.CONTEXT_DATA,

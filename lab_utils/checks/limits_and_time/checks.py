@@ -27,8 +27,43 @@ CHECKS = (
         "whose ids fall into one bucket, so a bank with two agents gets the error that it has fifty; and each "
         "refused attempt is counted as one more.",
         body=(
-            Part("caps on one user's agents", agent_caps, frozenset({Capability.AGENT_CAP})),
-            Part("caps on users", user_caps, frozenset({Capability.USER_CAP})),
+            Part(
+                "caps on one user's agents",
+                agent_caps,
+                frozenset({Capability.AGENT_CAP}),
+                planted=(
+                    "CapCheckedBeforeTheFactory",
+                    "RefusedStillCounted",
+                    "PlaceKeptByFailure",
+                    "PlaceKeptByExit",
+                    "PlaceKeptInLine",
+                    "PlaceKeptByRefusal",
+                    "PlaceKeptByRefusedAdoption",
+                    "CapSharedByHash",
+                    "CapOfEachThread",
+                    "BusyMakesRoom",
+                    "EvictedUnclosed",
+                    "CapForgottenByGetOrCreate",
+                    "PlaceGivenBackTwice",
+                ),
+            ),
+            Part(
+                "caps on users",
+                user_caps,
+                frozenset({Capability.USER_CAP}),
+                planted=(
+                    "InsidersRefused",
+                    "UserCapForgottenByAdoption",
+                    "UserCapCheckedBeforeTheFactory",
+                    "RefusedNewcomerRemembered",
+                    "PlaceKeptByFailedCleanup",
+                    "EveryEndMakesRoom",
+                    "SessionBeforePermission",
+                    "NewcomerKeptByExit",
+                    "NewcomerKeptByRefusedAdoption",
+                    "CancelledBeforeItsTurn",
+                ),
+            ),
         ),
         uses=frozenset(
             {
@@ -46,31 +81,6 @@ CHECKS = (
                 Capability.USER_CAP,
             }
         ),
-        planted=(
-            "CapCheckedBeforeTheFactory",
-            "RefusedStillCounted",
-            "PlaceKeptByFailure",
-            "PlaceKeptByExit",
-            "PlaceKeptInLine",
-            "PlaceKeptByRefusal",
-            "PlaceKeptByRefusedAdoption",
-            "CapSharedByHash",
-            "CapOfEachThread",
-            "BusyMakesRoom",
-            "EvictedUnclosed",
-            "CapForgottenByGetOrCreate",
-            "InsidersRefused",
-            "UserCapForgottenByAdoption",
-            "UserCapCheckedBeforeTheFactory",
-            "RefusedNewcomerRemembered",
-            "PlaceKeptByFailedCleanup",
-            "PlaceGivenBackTwice",
-            "EveryEndMakesRoom",
-            "SessionBeforePermission",
-            "NewcomerKeptByExit",
-            "NewcomerKeptByRefusedAdoption",
-            "CancelledBeforeItsTurn",
-        ),
     ),
     Check(
         name="idle_and_over_age_session_ending",
@@ -82,8 +92,40 @@ CHECKS = (
         "counts as idle, and the sweep takes its agent away. Another customer's cleanup hangs, and all who were due "
         "after it stay for ever.",
         body=(
-            Part("endings by idleness", idle_ends, frozenset({Capability.IDLE_END})),
-            Part("endings by age", age_ends, frozenset({Capability.AGE_END})),
+            Part(
+                "endings by idleness",
+                idle_ends,
+                frozenset({Capability.IDLE_END}),
+                planted=(
+                    "RunDoesNotRenew",
+                    "SweepEndsTheBusy",
+                    "SweepEndsWhoMakes",
+                    "IdleFromStartOfRun",
+                    "SweepInTurn",
+                    "SweepHoldsTheRegistry",
+                    "SweepStopsAtFirstError",
+                    "SweptUnclosed",
+                    "SweepsCloseTwice",
+                    "LookupsRenewAll",
+                    "UseRenewsNamesakes",
+                    "GetOrCreateDoesNotRenew",
+                    "FailedRunDoesNotRenew",
+                    "AdoptedRunDoesNotRenew",
+                    "SweepTakesTwenty",
+                    "CancelledRunStaysBusy",
+                ),
+            ),
+            Part(
+                "endings by age",
+                age_ends,
+                frozenset({Capability.AGE_END}),
+                planted=(
+                    "AgeRenewedByUse",
+                    "AgeSinceLastCreate",
+                    "AgeRenewedByRemoval",
+                    "AgeOfTheUser",
+                ),
+            ),
         ),
         uses=frozenset(
             {
@@ -99,28 +141,6 @@ CHECKS = (
                 Capability.REMOVE,
                 Capability.STRICT,
             }
-        ),
-        planted=(
-            "RunDoesNotRenew",
-            "SweepEndsTheBusy",
-            "SweepEndsWhoMakes",
-            "IdleFromStartOfRun",
-            "SweepInTurn",
-            "SweepHoldsTheRegistry",
-            "SweepStopsAtFirstError",
-            "SweptUnclosed",
-            "SweepsCloseTwice",
-            "AgeRenewedByUse",
-            "LookupsRenewAll",
-            "AgeSinceLastCreate",
-            "UseRenewsNamesakes",
-            "GetOrCreateDoesNotRenew",
-            "FailedRunDoesNotRenew",
-            "AdoptedRunDoesNotRenew",
-            "SweepTakesTwenty",
-            "CancelledRunStaysBusy",
-            "AgeRenewedByRemoval",
-            "AgeOfTheUser",
         ),
     ),
     Check(
@@ -154,11 +174,22 @@ CHECKS = (
         looks_like="A migration hands over agents that the old system made. Two of them belong to other customers, and "
         "nobody compares: from then on one customer's assistant answers with another one's memory.",
         body=(
-            Part("whose an adopted agent is", adopted_agents, frozenset({Capability.ADOPTION})),
+            Part(
+                "whose an adopted agent is",
+                adopted_agents,
+                frozenset({Capability.ADOPTION}),
+                planted=(
+                    "AdoptsAnybodys",
+                    "AdoptedTwice",
+                    "AdoptedKeepsItsBridge",
+                    "AdoptedNeverClosed",
+                ),
+            ),
             Part(
                 "caps on adopted agents",
                 adopted_beyond_the_cap,
                 frozenset({Capability.ADOPTION, Capability.AGENT_CAP}),
+                planted=("AdoptedBeyondCap",),
             ),
         ),
         uses=frozenset(
@@ -171,7 +202,6 @@ CHECKS = (
                 Capability.POPULATION,
             }
         ),
-        planted=("AdoptsAnybodys", "AdoptedTwice", "AdoptedKeepsItsBridge", "AdoptedNeverClosed", "AdoptedBeyondCap"),
     ),
     Check(
         name="strict_context_enforcement",

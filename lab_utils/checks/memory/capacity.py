@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from types import MappingProxyType
 
 from lab_utils.checks.isolation.cuts import CALLS, CROWD, FAILING, HOOKS, Cut, calls_of
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions, lived
@@ -23,11 +24,40 @@ _LINED = ("tool", "ask", "create", "end")
 _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 """Steps of the loop between two cancellations, where a call is cancelled again."""
 
+_SHOWN_BY: Mapping[str, str] = MappingProxyType(
+    {
+        "SlotLostOnCancellation": "write",
+        "HundredthSlotLost": "write",
+        "PoolThatShrinks": "write",
+        "PoolThatGrows": "write",
+        "TurnTakenByTheCancelled": "write",
+        "PlaceLostAtItsTurn": "tool",
+        "CancelledStayInLine": "tool",
+        "NobodyWokenBehind": "tool",
+        "PlaceNeverHeld": "tool",
+        "FactoryLostAtItsTurn": "create",
+        "LostInALongFarewell": "first-create",
+        "LostUntilTheLeaseEnds": "write",
+        "FactoriesCounted": "first-create",
+        "EndingsCounted": "end",
+        "RemovalsCounted": "remove",
+        "ResetsCounted": "reset",
+        "PlansCounted": "supervise",
+        "PlaceLostAfterTheWork": "uncopied-answer",
+        "RefusedCounted": "refused-create",
+        "RefusedToolsCounted": "refused-tool",
+        "ConnectionGivenBackTwice": "tool",
+        "FiftyConnectionsLeftDirty": "tool",
+        "EverySecondLookupFails": "write",
+    }
+)
+"""The planted registries, each with a call whose interruption shows its defect."""
+
 
 class _Often(Exploration):
     """Each interruption, as often as the parameter `interruptions` has it, in one history."""
 
-    then_twice, each = "cancelled", 4
+    shown_by, then_twice, each = _SHOWN_BY, "cancelled", 4
 
     def besides(self, call: str) -> Sequence[str]:
         return (*(("nobody",) if call in _CALLS else ()), *((CROWD,) if call in self._lined else ()))
@@ -95,31 +125,7 @@ CHECKS = (
             "of that the last one is gone, every request waits for ever, and a restart heals it until the next time."
         ),
         body=_capacity,
-        planted=(
-            "SlotLostOnCancellation",
-            "HundredthSlotLost",
-            "PoolThatShrinks",
-            "PoolThatGrows",
-            "TurnTakenByTheCancelled",
-            "PlaceLostAtItsTurn",
-            "CancelledStayInLine",
-            "NobodyWokenBehind",
-            "PlaceNeverHeld",
-            "FactoryLostAtItsTurn",
-            "LostInALongFarewell",
-            "LostUntilTheLeaseEnds",
-            "FactoriesCounted",
-            "EndingsCounted",
-            "RemovalsCounted",
-            "ResetsCounted",
-            "PlansCounted",
-            "PlaceLostAfterTheWork",
-            "RefusedCounted",
-            "RefusedToolsCounted",
-            "ConnectionGivenBackTwice",
-            "FiftyConnectionsLeftDirty",
-            "EverySecondLookupFails",
-        ),
+        planted=tuple(_SHOWN_BY),
         uses=frozenset(
             {
                 Capability.CONTEXT_DATA,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, ContextVar
 from weakref import ReferenceType, ref
 
@@ -23,7 +23,7 @@ from lab_utils.checks.memory.leak_hunt import (
 from lab_utils.checks.memory.work import operate, write_note
 from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
-from lab_utils.trial import ASKED, LAB, Check, Client, Trial
+from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Failure, Gate
 from lab_utils.values.workload import rows_for
 
@@ -93,9 +93,10 @@ async def _concurrent(trial: Trial) -> None:
         _show_growth(trial, "everybody at work", process, process_at_work)
         _show_growth(trial, "after everybody left", process, memory_now())
         trial.measure("concurrent operations", operations, "operations")
-    cycles = int(trial.parameters["long_cycles"]) // 5
-    await judge_interruptions(trial, cycles)
-    await judge_incidents(trial, cycles)
+
+
+def _in_cycles(judge: Callable[[Trial, int], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
+    return lambda trial: judge(trial, int(trial.parameters["long_cycles"]) // 5)
 
 
 def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None:
@@ -271,43 +272,60 @@ CHECKS = (
         protects="stability",
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
-        body=_concurrent,
-        measures=True,
-        planted=(
-            "ResetsJournalled",
-            "HoardsPerOperation",
-            "SessionsInModuleList",
-            "CancelledRunKept",
-            "ReplacedBridgesKept",
-            "PlansKept",
-            "SocketBuffersKept",
-            "LeakedAdmissionsOfMany",
-            "LateRunsQueued",
-            "DeniedToolsLogged",
-            "FailedNewcomersNoted",
-            "CleanupErrorsKept",
-            "CancelledEndsNoted",
-            "MailOfTheGoneKept",
-            "VisitorsCounted",
-            "ChannelsOfTheConnectedKept",
-            "BadTokensKept",
-            "CutPlansKept",
-            "FailedPlansKept",
-            "QuestionsKept",
-            "ReplacedRecipesKept",
-            "RefusedAdoptionsParked",
-            "TurnedAwayListed",
-            "IdleSessionsArchived",
-            "AgesReported",
-            "CountsCharted",
-            "RequestsKept",
-            "StrayCallsNoted",
-            "ExpiredTokensKept",
-            "ExpiredClientsAwaited",
-            "TokensIssuedKept",
-            "CancelledStayInTheList",
-            "SweepErrorsKept",
+        body=(
+            Part(
+                "users who work at once",
+                _concurrent,
+                planted=(
+                    "HoardsPerOperation",
+                    "SessionsInModuleList",
+                ),
+            ),
+            Part(
+                "repeated interruptions",
+                _in_cycles(judge_interruptions),
+                planted=(
+                    "ResetsJournalled",
+                    "CancelledRunKept",
+                    "ReplacedBridgesKept",
+                    "PlansKept",
+                    "SocketBuffersKept",
+                    "LeakedAdmissionsOfMany",
+                ),
+            ),
+            Part(
+                "repeated incidents",
+                _in_cycles(judge_incidents),
+                planted=(
+                    "LateRunsQueued",
+                    "DeniedToolsLogged",
+                    "FailedNewcomersNoted",
+                    "CleanupErrorsKept",
+                    "CancelledEndsNoted",
+                    "MailOfTheGoneKept",
+                    "VisitorsCounted",
+                    "ChannelsOfTheConnectedKept",
+                    "BadTokensKept",
+                    "CutPlansKept",
+                    "FailedPlansKept",
+                    "QuestionsKept",
+                    "ReplacedRecipesKept",
+                    "RefusedAdoptionsParked",
+                    "TurnedAwayListed",
+                    "IdleSessionsArchived",
+                    "AgesReported",
+                    "CountsCharted",
+                    "RequestsKept",
+                    "StrayCallsNoted",
+                    "ExpiredTokensKept",
+                    "ExpiredClientsAwaited",
+                    "TokensIssuedKept",
+                    "CancelledStayInTheList",
+                    "SweepErrorsKept",
+                ),
+            ),
         ),
+        measures=True,
         uses=frozenset(
             {
                 Capability.ADOPTION,

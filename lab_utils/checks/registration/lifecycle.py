@@ -299,23 +299,33 @@ CHECKS = (
         looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
         "handle was closed twice, the second time it was the handle of another customer that had got the same number.",
         body=(
-            Part("agents that are removed", _removed, frozenset({Capability.REMOVE})),
-            Part("agents whose session ends", _ended, frozenset({Capability.END})),
-        ),
-        planted=(
-            "RemoveTakesOldest",
-            "DoubleClose",
-            "CleanupSkippedOnRemove",
-            "CloseStopsAtFirstError",
-            "ResetForgetsSuperseded",
-            "UseAfterClose",
-            "CannedTool",
-            "RemovedTwice",
-            "EndCutShort",
-            "OneLeftOver",
-            "EndOfAllStopsAtError",
-            "RunTurnLost",
-            "ResetLosesClients",
+            Part(
+                "agents that are removed",
+                _removed,
+                frozenset({Capability.REMOVE}),
+                planted=(
+                    "RemoveTakesOldest",
+                    "DoubleClose",
+                    "CleanupSkippedOnRemove",
+                    "CloseStopsAtFirstError",
+                    "ResetForgetsSuperseded",
+                    "UseAfterClose",
+                    "CannedTool",
+                    "ResetLosesClients",
+                ),
+            ),
+            Part(
+                "agents whose session ends",
+                _ended,
+                frozenset({Capability.END}),
+                planted=(
+                    "RemovedTwice",
+                    "EndCutShort",
+                    "OneLeftOver",
+                    "EndOfAllStopsAtError",
+                    "RunTurnLost",
+                ),
+            ),
         ),
         uses=frozenset(
             {

@@ -17,13 +17,15 @@ from lab_utils.values.verdict import Outcome
 from tests.lab_utils.made import failed
 
 
-def run(check: Check, *capabilities: Capability, kind: type[ReferenceTarget] = ReferenceTarget) -> CheckResult:
+def run(
+    check: Check, *capabilities: Capability, kind: type[ReferenceTarget] = ReferenceTarget, target: str = "limited"
+) -> CheckResult:
     class Limited(kind):  # type: ignore[valid-type, misc]
         pass
 
     Limited.capabilities = frozenset(capabilities)
     parameters = parameters_for("user_isolation", "smoke")
-    conduct = Conduct(check, Limited, target="limited", profile="smoke", seed=1, parameters=parameters)
+    conduct = Conduct(check, Limited, target=target, profile="smoke", seed=1, parameters=parameters)
     conduct.run()
     return conduct.result()
 
@@ -39,9 +41,17 @@ def check_of_two(ran: list[str], needs: frozenset[Capability] = frozenset()) -> 
 
     parts = (
         Part("the first", first, frozenset({Capability.END})),
-        Part("the second", second, frozenset({Capability.TOOLS, Capability.EVENTS})),
+        Part("the second", second, frozenset({Capability.TOOLS, Capability.EVENTS}), planted=("JoinedKeys",)),
     )
     return Check("made_up", "user_isolation", "Two things.", "data", "looks bad", parts, ("SharedDispatcher",), needs)
+
+
+def test_the_part_that_shows_a_planted_registrys_defect_comes_first_on_it() -> None:
+    ran: list[str] = []
+    check = check_of_two(ran)
+    assert check.planted == ("SharedDispatcher", "JoinedKeys")
+    run(check, Capability.END, Capability.TOOLS, Capability.EVENTS, target="JoinedKeys")
+    assert ran == ["second", "first"]
 
 
 def test_all_parts_run_in_their_order() -> None:
