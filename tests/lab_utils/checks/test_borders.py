@@ -1,5 +1,4 @@
-"""The parts of checks that look at a target's borders, each alone on the registries planted for it; the gallery has
-their twins."""
+"""The parts of checks that look at a target's borders, each alone; the gallery has the registries planted for them."""
 
 from __future__ import annotations
 
@@ -29,9 +28,6 @@ from lab_utils.interleavings import threads
 from lab_utils.runner import runner
 from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
-from lab_utils.targets.planted.isolation import identities, traces
-from lab_utils.targets.planted.registration import keys
-from lab_utils.targets.planted.tenants import succession
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
@@ -52,31 +48,16 @@ async def _absent(trial: Trial) -> None:
     await judge_absent(trial, await trial.target())
 
 
-RECYCLED = (
-    "MemoryByAddress",
-    "MemoryPooledAfterFailure",
-    "MemoryPartlyEmptied",
-    "MemoryGivenBackTwice",
-    "RowsUsedAgain",
-    "AgentNumbersGivenAgain",
+PARTS: tuple[Part, ...] = (
+    judge_aliasing,
+    judge_traces,
+    judge_identities,
+    judge_keys,
+    _absent,
+    judge_succession,
+    judge_successors,
+    judge_cost_of_ending,
 )
-PARTS: dict[Part, list[str]] = {
-    judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
-    judge_traces: [one.name for one in traces.PLANTED],
-    judge_identities: [
-        *(one.name for one in identities.PLANTED[:5]),
-        "CaseFoldedKeys",
-        "JoinedKeys",
-        "StrippedUserIds",
-    ],
-    judge_keys: [one.name for one in keys.PLANTED],
-    _absent: [*(one.name for one in identities.PLANTED[5:])],
-    judge_succession: [one.name for one in succession.PLANTED if one.name not in (*RECYCLED, "ScansAllAtEnd")],
-    judge_successors: [*RECYCLED],
-    judge_cost_of_ending: ["ScansAllAtEnd"],
-}
-NAMES: dict[Part, set[str]] = {judge_identities: {"merged-identity", "not-refused"}}
-PAIRS = [(part, name) for part, names in PARTS.items() for name in names]
 
 
 def judged(part: Part, name: str | Callable[[], Any]) -> Verdict:
@@ -84,14 +65,6 @@ def judged(part: Part, name: str | Callable[[], Any]) -> Verdict:
     make = name if callable(name) else (lambda: make_target(name))
     trial = Trial(make, {}, 5, stuck_after=10.0, is_hasty=name in PLANTED)
     return conducted(trial, part(trial))
-
-
-@pytest.mark.parametrize(("part", "name"), PAIRS)
-def test_the_part_alone_finds_what_is_planted_for_it(part: Part, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of 500 pairs of keys the gallery tries all.
-    monkeypatch.setattr(pairs_of_keys, "SEPARATORS", (":", "/", "|", "-", ".", ""))
-    found = {finding.anomaly for finding in judged(part, name).findings}
-    assert found & NAMES.get(part, PLANTED[name].anomalies)
 
 
 class MissesInALimitedCache(ReferenceTarget):

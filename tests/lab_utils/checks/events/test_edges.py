@@ -1,4 +1,4 @@
-"""The edges alone: each defect of one is found by its own name with two users, and the registry without it passes."""
+"""The edges alone, with two users: right registries pass, and what one does not promise is left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ pytest.importorskip("websockets")
 
 from lab_utils.checks.events.edges import at_the_edges
 from lab_utils.target import Capability, Target
-from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
@@ -24,24 +23,6 @@ USERS = ["ada", "grace"]
 def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial, Verdict]:
     trial = Trial(make, {"transport": "websocket"}, 5, stuck_after=2.0 if is_hasty else 30.0, is_hasty=is_hasty)
     return trial, conducted(trial, at_the_edges(trial, USERS))
-
-
-@pytest.mark.parametrize(
-    ("name", "anomaly", "what"),
-    [
-        ("ResumesOneTooEarly", "missed-untold", "came back with number 8 and received [10] next, not [9]"),
-        ("ResumesOneTooLate", "needless-resync", "came back with number 9, and was warned that"),
-        ("ExpiryAtConnectOnly", "expired-token-used", "was still connected 30 s after its token had expired"),
-        ("ResumedForGood", "expired-token-used", "a borrowed watch that had come back was still connected 30 s after"),
-        ("TailLostAtEnd", "lost-event", "phone of "),
-        ("BytesNeverGivenBack", "lost-event", "phone of "),
-        ("LogBeginsAtOne", "missed-untold", "came back with number 8 and received [12] next, not [9]"),
-    ],
-)
-def test_each_edge_is_found_for_each_user(name: str, anomaly: str, what: str) -> None:
-    found = judged(lambda: make_target(name))[1].findings
-    for user in USERS:
-        assert [one for one in found if one.anomaly == anomaly and repr(user) in one.sentence and what in one.sentence]
 
 
 def test_a_correct_registry_is_at_every_edge_and_passes() -> None:

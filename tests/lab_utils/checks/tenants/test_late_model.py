@@ -12,10 +12,8 @@ import pytest
 from lab_utils.checks.tenants import late_model
 from lab_utils.checks.tenants.late_model import _Comparison
 from lab_utils.target import Command, Handle
-from lab_utils.targets import PLANTED
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.golden_path.prompts import Asking, Between, OneQuestionAtATime
-from lab_utils.targets.planted.tenants import late_answers
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.tenants.late_answers import ModelTimeLimit
 from registry import Completion, LLMTimedOut, Prompt, ScriptedLLM
 
@@ -28,11 +26,6 @@ def compared(make: Callable[[], Any]) -> _Comparison:
 
 def found(make: Callable[[], Any]) -> list[str]:
     return [finding.anomaly for finding in compared(make).findings]
-
-
-@pytest.mark.parametrize("planted", [one.name for one in late_answers.PLANTED])
-def test_what_is_kept_of_a_question_that_was_given_up_is_found_by_its_name_alone(planted: str) -> None:
-    assert found(PLANTED[planted].make) == list(PLANTED[planted].anomalies)
 
 
 def test_a_target_that_gives_up_and_keeps_nothing_passes() -> None:
@@ -82,10 +75,6 @@ def test_a_user_may_be_refused_for_a_while_and_not_for_ever(seconds: float, expe
         between = RefusingForAWhile
 
     assert found(Target) == expected
-
-
-def test_others_who_wait_behind_a_silent_model_are_seen() -> None:
-    assert found(OneQuestionAtATime) == ["waits-for-other"]
 
 
 def test_an_answer_that_wakes_nobody_is_a_question_that_never_ends() -> None:

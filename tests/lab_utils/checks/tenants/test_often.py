@@ -14,9 +14,8 @@ import pytest
 from lab_utils.checks.tenants import often
 from lab_utils.checks.tenants.often import _Comparison, alike_to
 from lab_utils.target import Command, Handle
-from lab_utils.targets import PLANTED
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
-from lab_utils.targets.planted.tenants.counting import BreakerOfAModelOfAll, BreakerOfTool, LimitOfAlikeIds
+from lab_utils.targets.planted.tenants.counting import BreakerOfTool, LimitOfAlikeIds
 from lab_utils.targets.reference import ReferenceTarget
 from registry import Completion, LLMFailed, Prompt
 
@@ -79,26 +78,6 @@ def test_a_slow_target_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) 
     comparison = compared(LimitOfAlikeIds)
     assert comparison.histories == 0
     assert "a call takes 0.5 s" in comparison.left_out[0]
-
-
-@pytest.mark.parametrize(
-    ("planted", "told"),
-    [
-        ("ClosedForManyFailures", "after 6 failures of each kind of each of 8 customers"),
-        ("RunsClosedWithTheModel", "after 6 questions that the model failed of each of 8 customers"),
-        ("ModelClosedForGood", "after 6 questions that the model failed of each of 8 customers"),
-    ],
-)
-def test_what_only_a_crowd_of_failing_customers_closes_is_found(planted: str, told: str) -> None:
-    (finding,) = compared(PLANTED[planted].make).findings
-    assert finding.anomaly == "interference"
-    assert told in finding.sentence
-
-
-def test_a_model_that_fails_for_a_crowd_may_be_closed_to_everybody_for_a_while() -> None:
-    comparison = compared(BreakerOfAModelOfAll)
-    assert not comparison.findings
-    assert not comparison.left_out
 
 
 class _OnTrial(Between):
