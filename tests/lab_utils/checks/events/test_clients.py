@@ -26,11 +26,16 @@ class SendsToNobody(ReferenceTarget):
 
 def test_a_session_that_takes_the_clients_who_wait_for_others_is_found() -> None:
     verdict = run_check(
-        "event_delivery_isolation_between_users", target=FirstTakesAllWhoWait, parameters={"users": 3}
+        "event_delivery_isolation_between_users",
+        target=FirstTakesAllWhoWait,
+        parameters={"users": 3},
+        stop_at=frozenset({"foreign-event"}),
     ).verdict
     assert "foreign-event" in {finding.anomaly for finding in verdict.findings}
 
 
 def test_events_that_nobody_gets_are_lost_and_not_somebody_elses() -> None:
-    verdict = run_check("event_delivery_isolation_between_users", target=SendsToNobody, parameters={"users": 3}).verdict
+    verdict = run_check(
+        "event_delivery_isolation_between_users", target=SendsToNobody, parameters={"users": 3}, stuck_after=1.0
+    ).verdict
     assert {finding.anomaly for finding in verdict.findings} == {"lost-event"}

@@ -279,5 +279,10 @@ def test_customers_are_protected_where_the_model_is_told_over_http() -> None:
     result = run_check("enterprise_customer_data_protection", parameters=parameters)
     assert result.outcome is Outcome.PASS, f"{result.verdict.findings}\n{result.traceback}"
     assert "6 prompts of 6 users hold canaries of their senders and of nobody else" in result.verdict.reason
-    shared = run_check("enterprise_customer_data_protection", target="PromptHistoryShared", parameters=parameters)
+    shared = run_check(
+        "enterprise_customer_data_protection",
+        target="PromptHistoryShared",
+        parameters=parameters,
+        stop_at=frozenset({"cross-user-prompt"}),
+    )
     assert "cross-user-prompt" in {finding.anomaly for finding in shared.verdict.findings}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lab_utils.checks.isolation import sampled
 from lab_utils.checks.isolation.cuts import BESIDE, CALLS, CROWD, WAYS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.interrupted import Exploration, lived, seconds_a_call
 from lab_utils.checks.isolation.scene import Scene, users_of
@@ -173,9 +174,10 @@ class OverASocketInJson(SocketClosedWhenLeft):
     agent = _AnswersInJson
 
 
-def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
+def test_what_needs_a_real_socket_is_interrupted_at_drawn_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the right twin of a planted registry, through a socket, which no deterministic loop has."""
-    right = run_check(CHECK, target=OverASocketInJson)
+    monkeypatch.setattr(sampled, "_SECONDS", 1.0)
+    right = run_check(CHECK, target=OverASocketInJson, in_process=True)
     assert right.outcome is Outcome.PASS, right.verdict.findings[:2]
     assert "a sample was drawn" in right.verdict.reason
     drawn = next(one.value for one in right.measurements if one.metric == "interruptions drawn on the real loop")
