@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from lab_utils.checks import CHECKS
 from lab_utils.checks.isolation.interrupted import Exploration
+from lab_utils.checks.memory import incidents, interruptions, leak_hunt
 from lab_utils.checks.registration import absent, keys
 from lab_utils.runner import run_check
 from lab_utils.target import Capability
@@ -140,6 +141,7 @@ if __name__ == "__main__":
     Exploration.besides = lambda self, call: ("nobody", "after")  # type: ignore[method-assign]
     absent._OFTEN = absent._LEAST
     keys.SEPARATORS = keys.SEPARATORS[:2]  # type: ignore[assignment]
+    incidents._WARM_UPS, interruptions._WARM_UPS, leak_hunt._LEAST_CYCLES = 6, 3, 6
     _ways = {"singles": singles, "adapters": adapters}
     _file, _first, _way, *_arguments = sys.argv[1:]
     _found = _ways[_way](*_arguments, checks=OF_REGISTRIES[int(_first) :: 2])
