@@ -130,19 +130,6 @@ async def test_reading_waits_and_a_cancelled_reader_loses_nothing() -> None:
     assert collected == [3, 4]
 
 
-def test_a_withdrawn_bridge_refuses_and_leaves_the_clients() -> None:
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    bridge = manager.create_bridge(context())
-    bridge.withdraw()
-    bridge.close()
-    with pytest.raises(SessionClosed):
-        bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
-    assert client.closed_reason is None
-    manager.create_bridge(context()).emit(EventType.AGENT_THINKING, {}, ORIGIN)
-    assert numbers(client) == [1]
-
-
 def test_only_a_user_id_can_connect_or_have_its_connections_counted() -> None:
     manager = WebSocketManager()
     for call in (manager.connect, manager.connection_count):
@@ -240,23 +227,6 @@ def test_a_run_is_within_each_active_run_around_it_and_the_innermost_is_under_wa
     assert {key for key in range(5) if nested(*active).is_within(key)} == within
     innermost = contextvars.copy_context().run(found)
     assert (None if innermost is None else innermost.agent_key) == key
-
-
-async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
-    bridge = Noting()
-    await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
-    assert bridge.seen == [(EventType.AGENT_THINKING, {"n": 1}, Origin("t", "r", "", ""))]
-    await send_event(None, EventType.AGENT_THINKING, {"n": 1}, context())
-
-
-class Noting:
-    """Notes the emitted events."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[EventType, Any, Origin]] = []
-
-    def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
-        self.seen.append((event_type, payload, origin))
 
 
 async def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog: pytest.LogCaptureFixture) -> None:

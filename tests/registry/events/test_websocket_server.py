@@ -173,21 +173,6 @@ async def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pyt
         assert f"with {int(code)}" in caplog.text
 
 
-@pytest.mark.parametrize("rubbish", [b"\x81\x05hello", b"\xff" * 200, b"\x00\x00", b"\x81\xfe"], ids=repr)
-async def test_bytes_that_are_no_frames_do_not_lose_the_server(
-    rubbish: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with on_stage() as stage:
-        (innocent,) = await stage.ready("ada")
-        async with stage.raw() as peer:
-            peer.transport.write(rubbish)
-            peer.transport.write_eof()
-            await peer.wait_closed()
-        emit(stage.bridge(), "still here")
-        await stage.has(innocent, 1)
-    assert "Traceback" not in caplog.text
-
-
 async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
     async with on_stage() as stage:
         await stage.ready("ada")
@@ -204,13 +189,3 @@ async def test_a_token_that_expires_ends_its_connection() -> None:
         now = 10.0
         stage.events.heartbeat.beat_now()
         assert await stage.closed(client) == CloseCode.EXPIRED_TOKEN
-
-
-async def test_closing_the_manager_tells_every_client() -> None:
-    async with on_stage() as stage:
-        clients = await stage.ready("ada", "ada", "bob", reconnect=False)
-        emit(stage.bridge(), "last")
-        stage.manager.close()
-        for client in clients:
-            assert await stage.closed(client) == CloseCode.SERVER_CLOSING
-        assert thoughts(clients[0]) == ["last"]

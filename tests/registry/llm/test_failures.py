@@ -121,14 +121,6 @@ def test_each_error_of_the_library_is_a_failure_in_plain_words(error: Exception,
     assert failure_of(error, 2.5, KEY) == failure
 
 
-def test_a_date_to_come_back_at_is_seconds_from_now() -> None:
-    failure = failure_of(refusal(503, None, **{"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}), 2.5, KEY)
-    assert failure == Failure("it answered 503", 503, may_pass=True, asked=0.0)
-    later = failure_of(refusal(503, None, **{"retry-after": "Fri, 01 Jan 2999 00:00:00 GMT"}), 2.5, KEY)
-    assert later is not None
-    assert (later.asked or 0) > 1e9
-
-
 def test_an_error_is_made_of_a_failure_with_nothing_attached() -> None:
     refused, late = Failure("it answered 429", 429).error("model 'm'"), Failure("late", timed_out=True).error("model")
     assert (type(refused), str(refused), refused.status) == (LLMFailed, "model 'm': it answered 429", 429)

@@ -309,12 +309,6 @@ async def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest
     await llm.aclose()
 
 
-async def test_a_model_says_what_it_is() -> None:
-    llm = OpenAICompatibleLLM("https://host:8000/v1//", "m-1", KEY, max_retries=0)
-    assert (llm.base_url, llm.model, dict(llm.in_flight)) == ("https://host:8000/v1", "m-1", {})
-    await llm.aclose()
-
-
 def test_the_library_is_two_modules_and_the_extra_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert library() == (openai, httpx2)
     monkeypatch.setitem(sys.modules, "openai", None)

@@ -198,29 +198,6 @@ async def test_agents_whose_cleanups_hang_share_the_time_newest_first() -> None:
 
 
 @virtually
-async def test_cleanups_that_end_follow_one_another() -> None:
-    said: list[tuple[str, str, float]] = []
-
-    class Slow(BaseAgent):
-        async def cleanup(self) -> None:
-            said.append(("begins", self.agent_type, now()))
-            await asyncio.sleep(1)
-            said.append(("ends", self.agent_type, now()))
-
-    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-        for kind in ("old", "new"):
-            registry.register(kind, Slow)
-            await registry.create_agent_for_user("ada", kind, context())
-        assert await registry.reset_user_agents("ada") == {
-            "status": "reset_complete",
-            "user_id": "ada",
-            "agents_reset": 2,
-            "errors": [],
-        }
-    assert said == [("begins", "new", 0.0), ("ends", "new", 1.0), ("begins", "old", 1.0), ("ends", "old", 2.0)]
-
-
-@virtually
 async def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_the_cleanups() -> None:
     gate = Gate()
 

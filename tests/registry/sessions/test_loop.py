@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -137,14 +135,3 @@ async def test_a_thread_without_a_loop_is_refused_while_the_registry_s_loop_runs
         for call in every_sync_call(registry, session):
             assert isinstance(in_a_thread(call), WrongEventLoop)
         assert registry.list_agents() == []
-
-
-async def test_an_empty_or_closed_one_does_not() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        AgentRegistry()
-        registry = AgentRegistry()
-        await registry.get_user_session("ada")
-        await registry.aclose()
-        del registry
-        gc.collect()

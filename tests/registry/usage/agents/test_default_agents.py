@@ -593,33 +593,6 @@ async def test_a_model_may_write_a_number_otherwise_and_no_other_number(text: st
     assert words == text if is_true else words.startswith("Synthetic records: the number of records added 1500; ")
 
 
-async def test_each_agent_asks_its_own_tools_once() -> None:
-    async with on_bench(FOUR_CALLS, permissions=ADMIN) as bench:
-        await path(bench)
-        events = bench.events()
-    asked: dict[str, list[Any]] = {}
-    for event in events:
-        if event.type is EventType.TOOL_EXECUTING:
-            asked.setdefault(event.origin.agent_type, []).append(event.payload["tool"])
-    assert asked == {step: ["usage_totals"] for step in ("triage", "actions", "reporting")} | {
-        "data_helper": [
-            "usage_totals",
-            "usage_by_model",
-            "usage_by_day",
-            "latency_percentiles",
-            "most_expensive_calls",
-        ],
-        "optimization": ["savings_estimate"],
-        "goals_triage": ["usage_signals"],
-        "corpus_admin": ["corpus_statistics"],
-        "synthetic_data": ["generate_synthetic_usage"],
-    }
-    thought = {event.origin.agent_type for event in events if event.type is EventType.AGENT_THINKING}
-    assert thought == set(DEFAULT_AGENTS)
-    started = [dict(e.payload) for e in events if e.type is EventType.AGENT_STARTED]
-    assert started == [{"request": "Cost of slow calls"}] * len(PATH) + [{"request": ""}] * 2
-
-
 async def test_the_whole_report() -> None:
     async with on_bench(FOUR_CALLS, permissions=ADMIN) as bench:
         report = (await path(bench))["reporting"]
