@@ -15,7 +15,7 @@ from lab_utils.values.verdict import Outcome
 from tests.lab_utils.checks.isolation.one_call import interrupted
 from tests.meta.lesser import lesser
 
-_NETWORK_S = 0.3
+_NETWORK_S = 0.05
 
 
 class EndsWithTheLast(ReferenceTarget):
