@@ -720,9 +720,17 @@ class ReferenceTarget:
 
     async def sweep(self) -> Sequence[str]:
         self.check_loop()
-        due = [session.user for session in self.sessions.values() if self.is_due(session)]
-        await asyncio.gather(*map(self.end, due))
-        return due
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        ended = await asyncio.gather(*map(self.end_if_due, due))
+        return [session.user for session, is_ended in zip(due, ended, strict=True) if is_ended]
+
+    async def end_if_due(self, session: Session) -> bool:
+        """End a session that was due, unless it was used or ended since."""
+        # No await from the look to the end: a session that is due is not in use when it ends.
+        if self.sessions.get(self.key(session.user)) is not session or not self.is_due(session):
+            return False
+        await self.end(session.user)
+        return True
 
     def is_due(self, session: Session) -> bool:
         """Whether a session is too old or was idle for too long, and nothing of it runs or is being made."""
@@ -746,10 +754,10 @@ class ReferenceTarget:
     async def adopt(self, user: str, handle: Handle) -> None:
         self.check_loop()
         agent: Agent = handle.native
-        agent.check_open()
-        if agent.context.user != user or agent.owned:
-            raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
+        self.check_adoptable(user, agent)
         async with self.lock_of(user):
+            # It may have been adopted or closed while this waited in line.
+            self.check_adoptable(user, agent)
             session, is_new = self.session_for_create(user)
             try:
                 self.check_room(session)
@@ -758,6 +766,12 @@ class ReferenceTarget:
                 raise
             agent.bridge = agent.dispatcher.bridge = session.bridge
             await self.install(session, agent)
+
+    def check_adoptable(self, user: str, agent: Agent) -> None:
+        """Refuse a closed agent, another user's, and one that a session has or had."""
+        agent.check_open()
+        if agent.context.user != user or agent.owned:
+            raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
 
     async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
         self.check_user(user)

@@ -9,7 +9,7 @@ from typing import Any
 from lab_utils.checks.limits_and_time.asking import attempt, cause, is_refused, of, require_refused, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import NO_CLEANUPS, counted
+from lab_utils.trial.faults import NO_CLEANUPS, Gate, counted
 
 __all__ = ["adopted_agents", "adopted_beyond_the_cap"]
 
@@ -55,9 +55,10 @@ async def adopted_agents(trial: Trial) -> None:
         got = await trial.waiting.until(lambda: any(one.agent == "helper" for one in subscription.received()))
         trial.require(got, "lost-event", "an adopted agent runs, and its user's client receives nothing of it")
         await subscription.close()
+    is_single = True
     for user in ("bob", "ada"):
         again = await _adopt(trial, target, user, own)
-        is_well = is_refused(again, Refusal.BOUNDARY, Refusal.CLOSED)
+        is_single &= (is_well := is_refused(again, Refusal.BOUNDARY, Refusal.CLOSED))
         sentence = f"an agent that belongs to the session of 'ada' was offered to {user!r}, which {said(again)}"
         trial.require(is_well, "adopted-twice", sentence, said(again))
     made = await of(trial, target, "bob").create("helper")
@@ -67,6 +68,31 @@ async def adopted_agents(trial: Trial) -> None:
     trial.require(is_well, "adopted-twice", sentence, said(again))
     if Capability.END in able:
         await _ended(trial, target, own, closed)
+    if is_single:
+        await _adopted_at_once(trial)
+
+
+async def _adopted_at_once(trial: Trial) -> None:
+    """Offer an agent twice to its user's session while another agent of the user is being made: where one call of a
+    user waits for another, both may have been checked before either took effect."""
+    gate, closed = Gate(), Counter[str]()
+    target = await trial.target([Recipe("helper", on_cleanup=counted(closed)), Recipe("slow", gate)])
+    making = asyncio.ensure_future(of(trial, target, "ada").create("slow"))
+    own = target.make_apart("ada", "helper")
+    await trial.waiting.until(lambda: gate.inside > 0 or making.done())
+    both = [asyncio.ensure_future(_adopt(trial, target, "ada", own)) for _ in range(2)]
+    await trial.waiting.settle()
+    gate.open()
+    answers = [await one for one in both]
+    await attempt(trial, making, "a create beside adoptions")
+    taken = [answer for answer in answers if not isinstance(answer, BaseException)]
+    sentence = f"one agent was offered twice at once to the session of 'ada', and {len(taken)} of these calls succeeded"
+    trial.require(len(taken) <= 1, "adopted-twice", sentence, *map(said, answers))
+    trial.require(bool(taken), cause("failed-operation", *answers), sentence, *map(said, answers))
+    if taken and Capability.END in target.capabilities:
+        await of(trial, target, "ada").end()
+        sentence = f"an agent that was offered twice at once was closed {closed['ada']} times by the end"
+        trial.require(closed["ada"] <= 1, "closed-twice", sentence)
 
 
 async def _ended(trial: Trial, target: Target, own: Handle, closed: Counter[str]) -> None:

@@ -112,6 +112,8 @@ CHECKS = (
                     "FailedRunDoesNotRenew",
                     "AdoptedRunDoesNotRenew",
                     "SweepTakesTwenty",
+                    "SweepEndsWhoWasDue",
+                    "SweepsFewAtOnce",
                     "CancelledRunStaysBusy",
                 ),
             ),
@@ -181,6 +183,7 @@ CHECKS = (
                 planted=(
                     "AdoptsAnybodys",
                     "AdoptedTwice",
+                    "OwnerNotCheckedAgain",
                     "AdoptedKeepsItsBridge",
                     "AdoptedNeverClosed",
                 ),

@@ -19,6 +19,10 @@ _AGE_S = 1_000.0
 _USED = Command("write", {"key": "memo", "value": "of a life before"})
 _MANY = 40
 """Users who are due at once: more than a sweep may take in one go."""
+_IN_LINE = 12
+"""Due users whose cleanups are held: more than a sweep may end at once."""
+_TURNS = 12
+"""Turns of the loop, since the beginning of a sweep, in which due users come back."""
 _HELD_S = 600.0
 """Seconds that a cleanup may be held, longer than the lab waits for anything."""
 
@@ -162,6 +166,7 @@ async def idle_ends(trial: Trial) -> None:
     await _idle(trial)
     await _with_a_failure(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
     await _beside_a_sweep(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
+    await _back_beside_a_sweep(trial)
 
 
 async def _idle(trial: Trial) -> None:
@@ -275,6 +280,58 @@ async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
     await trial.waiting.settle()
     scene.reported = due
     scene.require_ended(due, "by two sweeps at once", {"there": ("ended-early", "had come not long ago")})
+
+
+async def _back_beside_a_sweep(trial: Trial) -> None:
+    """Due users come back while a sweep is under way, one in each of its first turns, and others while cleanups are
+    held. Whose call succeeds had a use in time, and keeps the session."""
+    gate = Gate()
+    in_line = [f"in-line-{number}" for number in range(_IN_LINE)]
+    ran: Counter[str] = Counter()
+    bounds, held = Bounds(idle_s=_IDLE_S), dict.fromkeys(in_line, gate)
+    scene = await _Scene.open(trial, bounds, counted(ran), held, _HELD_S)
+    ways = [way for way in ("run", "get_or_create") if way in scene.uses()]
+    at_turn = [f"{way}-at-{turn}".replace("_", "-") for turn in range(_TURNS) for way in ways]
+    await scene.come(*in_line, *at_turn)
+    for user in at_turn:
+        await scene.use(user)
+    scene.target.move_clock(2 * _IDLE_S)
+    ran.clear()
+    sweep = asyncio.ensure_future(scene.target.sweep())
+    calls: dict[str, asyncio.Future[Any]] = {}
+
+    def come_back(user: str, way: str) -> None:
+        call = of(trial, scene.target, user).call(way, scene.uses()[way](user), "helper")
+        calls[user] = asyncio.ensure_future(attempt(trial, call, f"a {way} of {user} beside a sweep"))
+
+    try:
+        for turn in range(_TURNS):
+            for place, way in enumerate(ways):
+                come_back(at_turn[turn * len(ways) + place], way)
+            await asyncio.sleep(0)
+        await trial.waiting.until(lambda: gate.reached.is_set() or sweep.done())
+        for place, user in enumerate(in_line):
+            come_back(user, ways[place % len(ways)])
+        await trial.waiting.settle()
+    finally:
+        gate.open()
+    await attempt(trial, sweep, "a sweep")
+    await trial.waiting.settle()
+    answers = {user: await call for user, call in calls.items()}
+    for user, answer in answers.items():
+        is_well, came = True, f"{user} came back while a sweep was under way"
+        if not isinstance(answer, BaseException):
+            handle = answer if isinstance(answer, Handle) else scene.made[user][-1]
+            again = await attempt(trial, scene.target.run(handle, _USED), f"a run of {user} after a sweep")
+            is_well = not is_refused(again, Refusal.CLOSED)
+            sentence = f"{came} by a call that {said(answer)}, and the sweep ended the session all the same"
+            trial.require(is_well, "ended-early", sentence, said(again))
+        elif is_refused(answer, Refusal.CLOSED):
+            is_well = not ran[user]
+            trial.require(is_well, "busy-ended", f"{came}, which ended the session in the midst of a run", said(answer))
+        if not is_well:
+            # One cause, one finding.
+            return
 
 
 async def age_ends(trial: Trial) -> None:

@@ -124,6 +124,18 @@ class AdoptedTwice(_Adopting):
             raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
 
 
+class OwnerNotCheckedAgain(ReferenceTarget):
+    """The owner of an agent is checked before the user's line and not in it: two adoptions that wait both succeed."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        self.check_adoptable(user, handle.native)
+        async with self.lock_of(user):
+            session, _ = self.session_for_create(user)
+            self.check_room(session)
+            handle.native.bridge = handle.native.dispatcher.bridge = session.bridge
+            await self.install(session, handle.native)
+
+
 class AdoptedKeepsItsBridge(_Adopting):
     """An adopted agent goes on sending its events to its old bridge, which has no clients."""
 
@@ -327,6 +339,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RequirementsMetOnce, "not-refused"),
     (AdoptsAnybodys, "boundary-crossed"),
     (AdoptedTwice, "adopted-twice"),
+    (OwnerNotCheckedAgain, "adopted-twice"),
     (AdoptedKeepsItsBridge, "lost-event"),
     (AdoptedNeverClosed, "never-closed"),
     (AdoptedBeyondCap, "over-limit"),

@@ -222,6 +222,33 @@ class SweepTakesTwenty(ReferenceTarget):
         return due
 
 
+class SweepEndsWhoWasDue(ReferenceTarget):
+    """The sweep lists those who are due, awaits its store, and ends them all, whoever was used meanwhile."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session.user for session in self.sessions.values() if self.is_due(session)]
+        await asyncio.sleep(0)
+        await asyncio.gather(*map(self.end, due))
+        return due
+
+
+class SweepsFewAtOnce(ReferenceTarget):
+    """The sweep ends four of those who were due at its beginning at once: who waits in its line is used, and ended."""
+
+    at_once = 4
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        places = asyncio.Semaphore(self.at_once)
+
+        async def end(session: Session) -> None:
+            async with places:
+                await self.end(session.user)
+
+        await asyncio.gather(*map(end, due))
+        return [session.user for session in due]
+
+
 class CancelledRunStaysBusy(ReferenceTarget):
     """A run whose caller is cancelled is never counted as over: its session is busy for ever."""
 
@@ -280,6 +307,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (FailedRunDoesNotRenew, "ended-early"),
     (AdoptedRunDoesNotRenew, "ended-early"),
     (SweepTakesTwenty, "overdue"),
+    (SweepEndsWhoWasDue, "ended-early"),
+    (SweepsFewAtOnce, "ended-early"),
     (CancelledRunStaysBusy, "overdue"),
     (AgeRenewedByRemoval, "overdue"),
     (AgeOfTheUser, "ended-early"),

@@ -47,15 +47,15 @@ class RefusedAfterTheFactory(ReferenceTarget):
 
 
 class SweepsInTheBackground(ReferenceTarget):
-    """A sweep returns at once; those who are due are ended in tasks."""
+    """A sweep returns at once; those who are due are ended in tasks, unless they come back before."""
 
     async def sweep(self) -> Sequence[str]:
-        due = [session.user for session in self.sessions.values() if self.is_due(session)]
-        for user in due:
-            task = asyncio.ensure_future(self.end(user))
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        for session in due:
+            task = asyncio.ensure_future(self.end_if_due(session))
             self.closing.add(task)  # type: ignore[arg-type]
             task.add_done_callback(self.closing.discard)
-        return due
+        return [session.user for session in due]
 
 
 class SilentBridges(ReferenceTarget):
