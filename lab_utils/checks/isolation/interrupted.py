@@ -105,6 +105,9 @@ SHOWN_BY: Mapping[str, str] = MappingProxyType(
         "AnswerLeftOnTheConnection": "",
         "CookiesOfAll": "",
         "ReplyLeftInASocket": "",
+        "QuestionsNumberedAnew": "",
+        "AnswersInTheMailbox": "",
+        "EqualQuestionsCancelled": "",
         "RedeliveredToTheNext": "",
         "PermissionsNotCheckedMeanwhile": "tool",
         "EverySecondLookupFails": "write",
@@ -484,7 +487,8 @@ CHECKS = (
             "One user's call is interrupted at each of its suspension points: by one cancellation, by two, by a "
             "time limit, by an error of the user's code, and by the loss of its client. All others observe the same "
             "as without the interruption: those who are there, those who come later, and those whom the same task "
-            "serves next. The caller's own task is as before."
+            "serves next. The caller's own task is as before, and no question to the model gets the answer to one that "
+            "was left."
         ),
         protects="data",
         looks_like=(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 from lab_utils.checks.isolation.scene import users_of
@@ -24,8 +25,10 @@ _FAULTS = {
     "silent": "does not answer",
 }
 """How the server treats who will leave, and that in words."""
-_ROUNDS = 2
 _MOST_TURNS = 30
+_SAME = "Which words tell that a line is slow?"
+"""A question without anybody's data."""
+_Leave = Callable[[Target, Handle, "asyncio.Future[Any]"], Awaitable[None]]
 
 
 class _Plan:
@@ -39,8 +42,9 @@ class _Plan:
 
 
 async def judge_left_model(trial: Trial) -> None:
-    """Cancel one user's question over HTTP at a moment drawn from the seed, and ask for other users: each answer must
-    be the same as before, and no request may hold anything that the server gave to another user."""
+    """Let one user leave a question over HTTP at a moment drawn from the seed, by a cancellation and by the end of the
+    session. Ask for other users: each answer must be the same as before, and no request may hold anything that the
+    server gave to another user. Ask for the one, too: each answer must be that of the new question."""
     what = "a model that is left in the middle of its answer"
     if Capability.MODEL not in trial.make_target().capabilities:
         return
@@ -56,7 +60,7 @@ async def judge_left_model(trial: Trial) -> None:
         return
     try:
         handles = {user: await target.create(user, "helper") for user in (left, there, new)}
-        before = {user: await _ask(trial, target, handles[user]) for user in (there, new)}
+        before = {user: await _ask(trial, target, handles[user]) for user in (left, there, new)}
     except Stuck:
         raise
     except Exception as error:
@@ -65,48 +69,121 @@ async def judge_left_model(trial: Trial) -> None:
         sentence = f"a user who asks a model over HTTP meets {type(error).__name__}: {error}"
         trial.find("failed-operation", sentence, repr(error))
         return
-    asked = 0
+    asked, numbers = 0, count(1)
     for fault, words in _FAULTS.items():
-        for _ in range(_ROUNDS):
+        for leave in (_cancel, _end) if Capability.END in target.capabilities else (_cancel, _cancel):
+            if leave is _end:
+                # The question that is left is the first of its session, as the next will be: counts may be the same.
+                handles[left] = await _begun_anew(trial, target, left)
             plan.fault = fault
-            place = await _leave(trial, target, handles[left])
-            plan.fault = ""
+            number = next(numbers)
+            place, answered = await _leave(trial, target, handles[left], number, leave)
             happened = f"{left!r} left a model that {words}, {place}"
-            try:
-                for user in (there, new, there):
-                    answer = await _ask(trial, target, handles[user])
-                    if not _judge(trial, user, before[user], answer, happened, (left, there, new)):
-                        return
-                    asked += 1
-            except Stuck as stuck:
-                trial.find_failure(stuck, "capacity-lost")
+            if answered and not _judge_own(trial, left, before[left], answered, f"{left!r} had left one", number):
                 return
+            # The first who asks again may receive what was left: a stranger where one was cancelled, else their next
+            # session.
+            order = (there, new, there, left) if leave is _cancel else (left, there, new, there)
+            for user in order:
+                # The late answer may come before this one.
+                plan.fault = "slow" if fault == "slow" and user == left else ""
+                try:
+                    if user != left:
+                        answer = await _ask(trial, target, handles[user])
+                        is_well = _judge(trial, user, before[user], answer, happened, (left, there, new))
+                    else:
+                        if leave is _end:
+                            happened += ", as the session ended"
+                            handles[left] = await _begun_anew(trial, target, left)
+                        answer = await _ask(trial, target, handles[left], number := next(numbers))
+                        is_new = leave is _end
+                        is_well = _judge_own(trial, left, before[left], answer, happened, number, is_new=is_new)
+                except Stuck as stuck:
+                    trial.find_failure(stuck, "next-call-fails" if user == left else "capacity-lost")
+                    return
+                if not is_well:
+                    return
+                asked += 1
+    if not await _equal_questions(trial, target, plan, handles[left], handles[there]):
+        return
     sent = (Sent(one.number, one.user, one.whole) for one in target.prompts())
     trial.judge(own_prompts(sent, (left, there, new)))
     trial.measure("questions after a model was left", asked, "questions")
 
 
-async def _leave(trial: Trial, target: Target, handle: Handle) -> str:
-    """Ask, and cancel it once the server has the question, some turns of the loop later."""
+async def _equal_questions(trial: Trial, target: Target, plan: _Plan, left: Handle, there: Handle) -> bool:
+    """Let two users ask the same at once, and one of them leave; return whether the other is answered."""
+    ask = Command("ask", {"text": _SAME})
+    before = str(await trial.waiting.ends(target.run(there, ask), f"a question of {there.user!r}"))
+    plan.fault, known = "slow", len(target.prompts())
+    leaving = asyncio.ensure_future(target.run(left, ask))
+    await trial.waiting.until(lambda: leaving.done() or len(target.prompts()) > known)
+    staying = asyncio.ensure_future(target.run(there, ask))
+    await trial.waiting.settle()
+    leaving.cancel()
+    await trial.waiting.ends(asyncio.wait({leaving, staying}), f"a question of {there.user!r}")
+    plan.fault = ""
+    if staying.cancelled() or staying.exception() is not None:
+        met = "a cancellation" if staying.cancelled() else repr(staying.exception())
+        sentence = f"{there.user!r} asked the model the same as {left.user!r}, who left, and met {met}"
+        trial.find("cancelled-others", sentence, met)
+        return False
+    answer, sentence = (
+        str(staying.result()),
+        f"{there.user!r} asked the same as one who left, and was answered otherwise",
+    )
+    return trial.require(answer == before, "interference", sentence, f"before: {before}", f"after:  {answer}")
+
+
+async def _begun_anew(trial: Trial, target: Target, user: str) -> Handle:
+    """End the user's session, if there is one, and begin another."""
+    await trial.waiting.ends(target.end(user), f"the end of {user!r}")
+    return await trial.waiting.ends(target.create(user, "helper"), f"a create of {user!r}")
+
+
+async def _leave(trial: Trial, target: Target, handle: Handle, number: int, leave: _Leave) -> tuple[str, str]:
+    """Ask, and leave once the server has the question, some turns of the loop later. Return when that was, and the
+    answer, "" if there was none yet."""
     known = len(target.prompts())
-    task = asyncio.ensure_future(_question(target, handle))
+    task = asyncio.ensure_future(_question(target, handle, number))
     await trial.waiting.until(lambda: task.done() or len(target.prompts()) > known)
     turns = trial.rng.randrange(_MOST_TURNS)
     await trial.waiting.settle(turns)
-    task.cancel()
-    await trial.waiting.ends(asyncio.wait({task}), "a question that was cancelled")
+    await trial.waiting.ends(leave(target, handle, task), f"the end of {handle.user!r}")
+    await trial.waiting.ends(asyncio.wait({task}), "a question that was left")
     if not task.cancelled() and task.exception() is None:
-        return "when it had been answered"
-    return f"{turns} turns of the loop after the question had arrived"
+        return "when it had been answered", str(task.result())
+    return f"{turns} turns of the loop after the question had arrived", ""
 
 
-async def _ask(trial: Trial, target: Target, handle: Handle) -> str:
-    return str(await trial.waiting.ends(_question(target, handle), f"a question of {handle.user!r}"))
+async def _cancel(target: Target, handle: Handle, task: asyncio.Future[Any]) -> None:
+    task.cancel()
 
 
-def _question(target: Target, handle: Handle) -> Awaitable[Any]:
-    text = f"Please word a note:\n- note: {canary(handle.user, 'question', 0)}"
+async def _end(target: Target, handle: Handle, task: asyncio.Future[Any]) -> None:
+    await target.end(handle.user)
+
+
+async def _ask(trial: Trial, target: Target, handle: Handle, number: int = 0) -> str:
+    return str(await trial.waiting.ends(_question(target, handle, number), f"a question of {handle.user!r}"))
+
+
+def _question(target: Target, handle: Handle, number: int) -> Awaitable[Any]:
+    text = f"Please word a note:\n- note: {canary(handle.user, 'question', number)}"
     return target.run(handle, Command("ask", {"text": text}))
+
+
+def _judge_own(
+    trial: Trial, user: str, before: str, answer: str, happened: str, number: int, *, is_new: bool = False
+) -> bool:
+    """Return whether the answer is that of the new question; a finding where it is not."""
+    question, witness = canary(user, "question", number), (f"before: {before}", f"after:  {answer}")
+    if any(canary(user, "question", earlier) in answer for earlier in range(number)):
+        anomaly = "old-life-read" if is_new else "wrong-answer"
+        trial.find(anomaly, f"{user!r} received the answer to the question that was left, after {happened}", *witness)
+        return False
+    is_well = answer == before.replace(canary(user, "question", 0), question)
+    return trial.require(is_well, "wrong-answer", f"{user!r} received a wrong answer, after {happened}", *witness)
 
 
 def _judge(trial: Trial, user: str, before: str, answer: str, happened: str, users: tuple[str, ...]) -> bool:

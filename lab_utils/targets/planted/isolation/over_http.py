@@ -6,14 +6,18 @@ import asyncio
 import json
 import socketserver
 import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from lab_utils.target import Recipe, Row
+from lab_utils.target import EndReport, Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from registry import Completion, Prompt
 
@@ -130,6 +134,147 @@ class ConnectionClosedWhenLeft(_OverOneConnection):
     connection = _Careful
 
 
+class _Numbered(Between):
+    """Numbers the questions of each user, and gives each answer to whoever waits for its number."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.asked: Counter[str] = Counter()
+        self.waiting: dict[tuple[str, int], asyncio.Future[Completion]] = {}
+        self.sending: set[asyncio.Task[Completion]] = set()
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.asked[user_id] += 1
+        key = (user_id, self.asked[user_id])
+        waiter = self.waiting[key] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(super().ask(user_id, prompt))
+        self.sending.add(task)
+        task.add_done_callback(partial(self.arrived, key))
+        try:
+            completion: Completion = await waiter
+            return completion
+        finally:
+            if self.waiting.get(key) is waiter:
+                del self.waiting[key]
+
+    def arrived(self, key: tuple[str, int], task: asyncio.Task[Completion]) -> None:
+        self.sending.discard(task)
+        waiter = self.waiting.get(key)
+        if waiter is None or waiter.done() or task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            waiter.set_result(task.result())
+        else:
+            waiter.set_exception(error)
+
+    def left(self, user_id: str) -> None:
+        """The user's session has ended."""
+
+    def close(self) -> None:
+        for task in self.sending:
+            task.cancel()
+
+
+class _NumberedAnew(_Numbered):
+    def left(self, user_id: str) -> None:
+        self.asked.pop(user_id, None)
+
+
+class QuestionsNumbered(Asking):
+    """Right: each question of a user has a number of its own, in all sessions, and its answer bears that number."""
+
+    between = _Numbered
+    # Questions that were left go on.
+    llm_options: Mapping[str, Any] = MappingProxyType({"concurrency": 100})
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        self.llm.left(user)
+        return report
+
+    async def stop(self) -> None:
+        self.llm.close()
+        await super().stop()
+
+
+class QuestionsNumberedAnew(QuestionsNumbered):
+    """Questions are numbered from 1 in each session: the late answer to a question of the last session is given to the
+    question of the same number in the next."""
+
+    between = _NumberedAnew
+
+
+class _Mailboxes(_Numbered):
+    """Keeps what arrives for a user, and answers with what is there."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.boxes: defaultdict[str, asyncio.Queue[Completion]] = defaultdict(asyncio.Queue)
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        task = asyncio.ensure_future(Between.ask(self, user_id, prompt))
+        self.sending.add(task)
+        task.add_done_callback(partial(self.arrived, (user_id, 0)))
+        return await self.boxes[user_id].get()
+
+    def arrived(self, key: tuple[str, int], task: asyncio.Task[Completion]) -> None:
+        self.sending.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self.boxes[key[0]].put_nowait(task.result())
+
+
+class AnswersInTheMailbox(QuestionsNumbered):
+    """Answers go to their user's mailbox, and who asks takes the first: a caller who was cancelled leaves one there."""
+
+    between = _Mailboxes
+
+
+class _EqualQuestions(Between):
+    """Equal questions that are under way at once are one request, whoever asks them."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.under_way: dict[str, asyncio.Task[Completion]] = {}
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        task = self.under_way.get(prompt.text)
+        if task is None:
+            task = self.under_way[prompt.text] = asyncio.ensure_future(super().ask(user_id, prompt))
+            task.add_done_callback(lambda _: self.under_way.pop(prompt.text, None))
+        return await self.answer_of(task)
+
+    async def answer_of(self, task: asyncio.Task[Completion]) -> Completion:
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        for task in self.under_way.values():
+            task.cancel()
+
+
+class _EqualQuestionsCancelled(_EqualQuestions):
+    async def answer_of(self, task: asyncio.Task[Completion]) -> Completion:
+        return await task
+
+
+class EqualQuestionsAreOne(Asking):
+    """Right: of those who ask the same at once, one may leave, and the request goes on for the others."""
+
+    between = _EqualQuestions
+    # Questions that were left go on.
+    llm_options: Mapping[str, Any] = MappingProxyType({"concurrency": 100})
+
+    async def stop(self) -> None:
+        self.llm.close()
+        await super().stop()
+
+
+class EqualQuestionsCancelled(EqualQuestionsAreOne):
+    """Those who ask the same at once await one task: who leaves cancels it, and with it everybody's question."""
+
+    between = _EqualQuestionsCancelled
+
+
 class _Echo(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         for line in self.rfile:
@@ -209,8 +354,8 @@ class SocketClosedWhenLeft(ReplyLeftInASocket):
     resource = _CarefulStore
 
 
-def _planted(make: type[Any], anomaly: str, twin: type[Any]) -> Planted:
-    right = f"{twin.__module__}:{twin.__name__}"
+def _planted(make: type[Any], anomaly: str, twin: type[Any] | None = None) -> Planted:
+    right = "agent_registry" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
 
 
@@ -218,4 +363,8 @@ PLANTED = (
     _planted(AnswerLeftOnTheConnection, "cross-user-data", ConnectionClosedWhenLeft),
     _planted(CookiesOfAll, "foreign-cookie", ConnectionClosedWhenLeft),
     _planted(ReplyLeftInASocket, "cross-user-data", SocketClosedWhenLeft),
+    # Those that they derive from are right as well; the test of the part asks them.
+    _planted(QuestionsNumberedAnew, "old-life-read"),
+    _planted(AnswersInTheMailbox, "wrong-answer"),
+    _planted(EqualQuestionsCancelled, "cancelled-others"),
 )

@@ -11,6 +11,7 @@ import pytest
 from lab_utils.checks.isolation import left_model, left_socket, scene
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.runner import run_check
+from lab_utils.target import Capability
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
@@ -25,6 +26,34 @@ def test_a_connection_that_is_closed_when_it_is_left_has_nothing_to_find(seed: i
     trial = Trial(lambda: make_target(CAREFUL), {}, seed, stuck_after=10.0)
     verdict = conducted(trial, judge_left_model(trial))
     assert verdict.outcome is not Outcome.FAIL, verdict.findings[:2]
+
+
+NUMBERED = "lab_utils.targets.planted.isolation.over_http:QuestionsNumbered"
+EQUAL = "lab_utils.targets.planted.isolation.over_http:EqualQuestionsAreOne"
+FOUND = {
+    "AnswersInTheMailbox": {"wrong-answer"},
+    "QuestionsNumberedAnew": {"old-life-read"},
+    "EqualQuestionsCancelled": {"cancelled-others"},
+}
+
+
+@pytest.mark.parametrize("target", [NUMBERED, EQUAL, *FOUND])
+def test_who_left_a_question_is_given_the_answer_to_the_next_one(target: str) -> None:
+    trial = Trial(lambda: make_target(target), {}, 1, stuck_after=10.0)
+    verdict = conducted(trial, judge_left_model(trial))
+    assert {finding.anomaly for finding in verdict.findings} == FOUND.get(target, set()), verdict.findings[:2]
+
+
+class WithoutEnd(AgentRegistryTarget):
+    """It has no call for the end of a session."""
+
+    capabilities = AgentRegistryTarget.capabilities - {Capability.END}
+
+
+def test_a_target_without_an_end_is_left_by_cancellation_alone() -> None:
+    trial = Trial(WithoutEnd, {}, 1, stuck_after=10.0)
+    verdict = conducted(trial, judge_left_model(trial))
+    assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
 
 
 class WithoutModel(AgentRegistryTarget):
@@ -67,4 +96,4 @@ def test_answers_that_come_whole_are_left_as_well() -> None:
     assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
     assert {measured.metric: measured.value for measured in trial.measurements}[
         "questions after a model was left"
-    ] == 24
+    ] == 32
