@@ -69,6 +69,8 @@ async def _races(trial: Trial) -> None:
             client = races.client("the undeterred", users[0])
             asked = asyncio.create_task(getattr(client, ask)("undeterred"))
             await _ended_meanwhile(races, gates["undeterred"], users[0], "undeterred", [asked])
+        if races.are_joined:
+            await _over_an_end(races, gates)
     trial.progress("cancelling at every turn", 0.7)
     for turns in range(_CANCEL_AT_TURNS):
         for ask in asks:
@@ -350,6 +352,32 @@ async def _ended_meanwhile(
     await races.leave(user)
 
 
+async def _over_an_end(races: Races, gates: dict[str, Gate]) -> None:
+    """One asks for an agent behind a create that is held, the session ends, and another one asks for the same agent.
+    Either may be refused; both are never given two."""
+    user, held, slow = "over-an-end", gates["held"], gates["slow"]
+    held.shut()
+    slow.shut()
+    making = asyncio.create_task(races.client("the first", user).create("held"))
+    await races.arrived(held, "a session that ends")
+    before = asyncio.create_task(races.client("who asks before the end", user).get_or_create("slow"))
+    await races.trial.waiting.settle()
+    ending = asyncio.create_task(races.client("the end", user).end())
+    await races.trial.waiting.settle()
+    after = asyncio.create_task(races.client("who asks after the end", user).get_or_create("slow"))
+    await races.trial.waiting.settle()
+    held.open()
+    await races.trial.waiting.settle()
+    slow.open()
+    made, *answers, _ = await races.all_of([making, before, after, ending], "callers before and after an end")
+    # Whoever joins a making that the end has cut off may be refused, too.
+    given = [one for one in answers if not (isinstance(one, Refused) and one.kind is Refusal.CLOSED)]
+    races.require_one_agent(given, "callers before and after an end")
+    agents = bool(given) + isinstance(made, Handle)
+    races.expect(int(bool(agents)), agents, "wrong-count", "after an end between two callers of one agent")
+    await races.leave(user)
+
+
 async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
     """Cancel a caller after so many turns of the loop; the agents held then must agree with its answer."""
     user = f"{action}-{turns}"
@@ -430,6 +458,7 @@ CHECKS = (
             "StopForgetsCallers",
             "LocksOf64",
             "LockForgottenUnderWaiters",
+            "LockForgottenAtEnd",
         ),
         uses=frozenset(
             {

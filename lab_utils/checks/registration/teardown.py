@@ -361,6 +361,35 @@ async def _alone(stage: Stage, target: Target) -> None:
             stage.find("error-not-reported", f"the cleanup of {user!r} failed, and the end reports no error")
 
 
+async def _each_named(stage: Stage, target: Target) -> None:
+    """An end in which several cleanups fail or are cut off names each of them, by its error or its agent's type."""
+    called: list[str] = []
+
+    def recipe(name: str) -> Recipe:
+        async def on_cleanup(_: str) -> None:
+            called.append(name)
+            if name == hanging:
+                await asyncio.sleep(_HANGS_S)
+            if name != well:
+                raise Planned(f"the cleanup of {name} fails")
+
+        return Recipe(name, on_cleanup=on_cleanup)
+
+    *failing, hanging, well = types = ["agent-one", "agent-two", "agent-three", "agent-four"]
+    await target.start([recipe(name) for name in types], {}, _CLOSE_S)
+    for name in types:
+        await target.create(_USER, name)
+    errors = (await target.end(_USER)).errors
+    if not called:
+        raise NotSupported(_NO_CLEANUP)
+    due = [name for name in (*failing, hanging) if name in called]
+    unnamed = [name for name in due if not any(name in error for error in errors)]
+    # A text that names none of them may stand for any.
+    if errors and len(errors) < len(due) and unnamed:
+        sentence = f"the cleanups of {due} failed or were cut off, and the end does not name those of {unnamed}"
+        stage.find("error-not-reported", f"{sentence}: {list(errors)}")
+
+
 async def _long_after(stage: Stage, target: Target) -> None:
     """Who writes, leaves at once and comes back long after finds nothing, however late the registry saves its data."""
     await target.start([Recipe("helper")], {}, _CLOSE_S)
@@ -613,6 +642,7 @@ _PARTS: Histories = (
     ("a run that comes during a cleanup does not outlive it", frozenset({_C.END}), _meanwhile),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
     ("an end ends one user's session alone, and names the cleanups that failed", frozenset({_C.END}), _alone),
+    ("an end names each of several cleanups that failed", frozenset({_C.END}), _each_named),
     ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
@@ -646,6 +676,7 @@ CHECKS = (
             "EndOfAllStopsAtError",
             "EndsByPrefix",
             "HidesCleanupErrors",
+            "ReportsTheFirstError",
             "HidesCancelledCleanups",
             "SavesAfterwards",
             "ToolsClosedFirst",

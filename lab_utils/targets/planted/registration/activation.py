@@ -414,6 +414,14 @@ class LocksOf64(ReferenceTarget):
         return self.stripes[zlib.crc32(user.encode()) % 64]
 
 
+class LockForgottenAtEnd(ReferenceTarget):
+    """The end of a session forgets its lock, in whose line callers may wait: those who come next have another one."""
+
+    async def end(self, user: str) -> EndReport:
+        self.locks.pop(self.key(user), None)
+        return await super().end(user)
+
+
 class LockForgottenUnderWaiters(ReferenceTarget):
     """Who gives back a user's lock removes it from the table, also while others wait for it: the next comer makes a new
     one."""
@@ -466,6 +474,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CancelledCreateGoesOn, "left-behind"),
     (StopForgetsCallers, "left-waiting"),
     (LocksOf64, "waits-for-other"),
+    (LockForgottenAtEnd, "double-activation"),
     (LockForgottenUnderWaiters, "double-activation"),
 )
 PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

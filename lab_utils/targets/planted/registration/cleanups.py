@@ -121,6 +121,14 @@ class HidesCleanupErrors(ReferenceTarget):
         return replace(await super().end(user), errors=())
 
 
+class ReportsTheFirstError(ReferenceTarget):
+    """An end reports the first error alone: of three cleanups that failed nobody hears of two."""
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        return replace(report, errors=report.errors[:1])
+
+
 class FailedCleanupKeepsSession(ReferenceTarget):
     """A session is taken out of the map only when all its cleanups went well."""
 
@@ -144,5 +152,6 @@ PLANTED = (
     planted_by(NeverCutOff, "never-ends"),
     planted_by(ClosesTwice, "closed-twice"),
     planted_by(HidesCleanupErrors, "error-not-reported"),
+    planted_by(ReportsTheFirstError, "error-not-reported"),
     planted_by(FailedCleanupKeepsSession, "session-left"),
 )

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from lab_utils.checks.histories import live_all
 from lab_utils.checks.registration.teardown import _IDLE_S, _PARTS
-from lab_utils.target import Command, Handle, Target
+from lab_utils.target import Command, EndReport, Handle, Target
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Finding
 
@@ -57,7 +59,28 @@ def lived(
 def test_a_registry_that_sweeps_all_the_time_has_nothing_to_find() -> None:
     taken: list[float] = []
     findings, left_out, done = lived(LooksEveryTwoMilliseconds, taken.append)
-    assert (findings, left_out, done, len(taken)) == ([], [], 13, 13)
+    assert (findings, left_out, done, len(taken)) == ([], [], 14, 14)
+
+
+class SumsUpItsErrors(ReferenceTarget):
+    """One text names all cleanups that failed."""
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        return replace(report, errors=("; ".join(report.errors),) if report.errors else ())
+
+
+class CountsItsErrors(ReferenceTarget):
+    """A text for each cleanup that failed, which does not say whose it is."""
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        return replace(report, errors=tuple("a cleanup failed" for _ in report.errors))
+
+
+@pytest.mark.parametrize("make", [SumsUpItsErrors, CountsItsErrors])
+def test_errors_in_one_text_or_without_names_are_right_as_well(make: Callable[[], Target]) -> None:
+    assert lived(make)[0] == []
 
 
 def test_what_needs_a_cleanup_is_said_to_be_left_out_on_a_target_without_one() -> None:
@@ -66,6 +89,7 @@ def test_what_needs_a_cleanup_is_said_to_be_left_out_on_a_target_without_one() -
     assert left_out == [
         "agents are closed newest first: its agents have no cleanup",
         "a run that comes during a cleanup does not outlive it: its agents have no cleanup",
+        "an end names each of several cleanups that failed: its agents have no cleanup",
         "parts work while a cleanup runs: its agents have no cleanup",
     ]
 
