@@ -8,9 +8,12 @@ from typing import Any
 
 from lab_utils.checks.golden_path import whole_flow
 from lab_utils.checks.golden_path.others_plans import judge_others_plans
+from lab_utils.checks.histories import Histories, judge_histories
+from lab_utils.interleavings import Stage
 from lab_utils.target import Capability, PlannedStep, Recipe, Target
 from lab_utils.trial import Check, Trial, loops
-from lab_utils.trial.faults import Failure, Gate, SlowToStop
+from lab_utils.trial.faults import Failure, Gate, Planned, SlowToStop
+from lab_utils.values.canaries import word
 
 __all__ = ["CHECKS"]
 
@@ -21,6 +24,8 @@ async def _supervision(trial: Trial) -> None:
     await _failure(trial)
     await _time_out(trial)
     await _cancellation(trial)
+    await _own_failures(trial)
+    await judge_histories(trial, _LIMITS, "plans, each step of which had its own time")
     await judge_others_plans(trial)
 
 
@@ -140,6 +145,49 @@ async def _cancellation(trial: Trial) -> None:
     trial.require(handle.user == "ada", "wrong-answer", "the next call after a cancelled plan went wrong", handle)
 
 
+async def _own_failures(trial: Trial) -> None:
+    """Plans with the same steps fail one after another, each with an error of its own."""
+    words: dict[str, str] = {}
+
+    async def failing(user: str) -> None:
+        raise Planned(f"planned for {words[user]}")
+
+    target = await trial.target([Recipe("left", on_run=failing)])
+    users = trial.user_ids(2)
+    plans = [(user, word(user, number)) for user, number in ((users[0], 0), (users[1], 0), (users[0], 1))]
+    for user, own in plans:
+        words[user] = own
+        supervised = target.supervise(user, (PlannedStep("left", "left"),))
+        report = await trial.waiting.ends(trial.timed(supervised), "a plan whose step fails")
+        others = [other for other, text in plans if other != user and text in report.error]
+        sentence = f"the error of the plan of {user!r} holds words of the error of {others}"
+        if not trial.require(not others, "canary-in-error", sentence, repr(report.error)):
+            return
+        sentence = f"the error of a plan of {user!r} does not hold the words of its own step's error"
+        trial.require(own in report.error, "error-lost", sentence, repr(report.error))
+
+
+async def _limit_of_its_own(stage: Stage, target: Target) -> None:
+    """A step that comes after a slow one has its whole time limit."""
+
+    async def slow(_: str) -> None:
+        await asyncio.sleep(_TAKES_S)
+
+    await target.start([Recipe("first", on_run=slow), Recipe("second", on_run=slow)], {}, 5.0)
+    plan = (PlannedStep("first", "first"), PlannedStep("second", "second", ("first",), _LIMIT_S))
+    report = await target.supervise("ada", plan)
+    if report.statuses.get("second") == "timed_out":
+        took = f"took {_TAKES_S:g} s, after one that took as long"
+        stage.find("wrong-status", f"a step with a limit of {_LIMIT_S:g} s {took}, and is 'timed_out'")
+
+
+_TAKES_S, _LIMIT_S = 60.0, 80.0
+"""Seconds of the loop's own clock."""
+_LIMITS: Histories = (
+    ("a step's time limit counts from its own beginning", frozenset({Capability.SUPERVISION}), _limit_of_its_own),
+)
+
+
 async def _ended(trial: Trial, task: asyncio.Future[Any]) -> bool:
     """True if the task ends by itself; it is not cancelled."""
     return not await loops.done_in(trial.waiting.stuck_after, {task})
@@ -205,6 +253,8 @@ CHECKS = (
             "OutputsByUser",
             "CancelledPlanStopsAnother",
             "ErrorOfAnotherPlan",
+            "LimitFromThePlansBeginning",
+            "ErrorOfThePlansFirstFailure",
             "InputsLaidOut",
             "PlansResumed",
             "FailedPlansResumed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from registry import (
 )
 
 __all__ = ["PLANTED"]
+
+_BEGAN: ContextVar[float] = ContextVar("_BEGAN")
 
 
 class AnswersCachedByRequest(AgentRegistryTarget):
@@ -357,6 +360,30 @@ class ErrorOfAnotherPlan(OwnSupervisor):
                 self.errors.pop(user, None)
 
 
+class LimitFromThePlansBeginning(OwnSupervisor):
+    """A step's time limit counts from the beginning of its plan: one that comes after a slow one is cut off early."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        _BEGAN.set(asyncio.get_running_loop().time())
+        return await super().supervise(user, plan)
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        async with asyncio.timeout_at(None if step.timeout is None else _BEGAN.get() + step.timeout):
+            return await super()._step(user, replace(step, timeout=None), outputs)
+
+
+class ErrorOfThePlansFirstFailure(OwnSupervisor):
+    """The words of a failed plan are kept by its steps: whoever fails in a like plan later is given them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: dict[tuple[PlannedStep, ...], str] = {}
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        report = await super().supervise(user, plan)
+        return replace(report, error=report.error and self.words.setdefault(tuple(plan), report.error))
+
+
 class InputsLaidOut(OwnSupervisor):
     """A step's inputs are laid out under its name, and its agent, once it is made, takes what lies there."""
 
@@ -464,6 +491,8 @@ PLANTED = (
     _planted(OutputsByUser, "wrong-answer"),
     _planted(CancelledPlanStopsAnother, "plan-failed"),
     _planted(ErrorOfAnotherPlan, "plan-failed"),
+    _planted(LimitFromThePlansBeginning, "wrong-status"),
+    _planted(ErrorOfThePlansFirstFailure, "canary-in-error"),
     _planted(InputsLaidOut, "cross-user-data"),
     _planted(PlansResumed, "wrong-status"),
     _planted(FailedPlansResumed, "wrong-status"),
