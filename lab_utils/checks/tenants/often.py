@@ -8,6 +8,7 @@ import itertools
 import random
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -159,6 +160,10 @@ _WAYS: Final = (
     _Way("calls of a tool that failed", ("wrong column",), needs=_TOOLS),
     _Way("calls of an unknown tool", ("unknown tool",), needs=_TOOLS),
     _Way("questions that the model failed", ("ask",), place="model", needs=_MODEL),
+    _Way(
+        *("ends in which a cleanup ignored its cancellation", ("leave",), _TIMES[:1], "cleanup", "ignores"),
+        needs=frozenset({Capability.END}),
+    ),
     _Way("failures of each kind", tuple(_OWN_FAULTS), (_EACH,), hook="raises", is_of_crowd=True),
     _Way("questions that the model failed", ("ask",), (_EACH,), place="model", needs=_MODEL, is_of_crowd=True),
 )
@@ -183,6 +188,7 @@ class _History:
         self._is_at_it = False
         self._place = ""
         self._faults = itertools.cycle(_FAULTS)
+        self._let_go = asyncio.Event()
         self.failed = 0
 
     async def whole(self, stage: Stage) -> None:
@@ -202,7 +208,9 @@ class _History:
         target = self._target = self._make()
         if Capability.MODEL in target.capabilities:
             target.choose_model("scripted", self._trouble if self._way.place == "model" else None)
-        recipes = [Recipe(name, self._hook("create"), self._hook("run")) for name in ("helper", "second")]
+        # Most have no cleanup, as most agents do.
+        cleanup = self._hook("cleanup") if self._way.place == "cleanup" else None
+        recipes = [Recipe(name, self._hook("create"), self._hook("run"), cleanup) for name in ("helper", "second")]
         rng = random.Random(0)
         there = dict.fromkeys((*_BUSY, *self._way.busy))
         await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*there, *self._others)}, 5.0)
@@ -232,6 +240,7 @@ class _History:
         # Whether these are refused for failures of their own is their own affair.
         for user in _CROWD if self._way.is_of_crowd else _BUSY[:1]:
             self.observed.pop(user, None)
+        self._let_go.set()
         await target.stop()
 
     def _trouble(self, asked: Asked) -> Misbehaviour | None:
@@ -244,7 +253,11 @@ class _History:
             if self._is_at_it and place == self._place and user in self._often:
                 if self._way.hook == "raises":
                     raise Planned("planted in the code of a customer")
-                await asyncio.sleep(_FOREVER_S)
+                if self._way.hook == "hangs":
+                    await asyncio.sleep(_FOREVER_S)
+                while not self._let_go.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await self._let_go.wait()
 
         return work
 
@@ -269,6 +282,9 @@ class _History:
         match call:
             case "create" | "unknown type":
                 return await self._target.create(user, "second" if call == "create" else "nothing-of-the-kind")
+            case "leave":
+                await self._target.create(user, "second")
+                return await self._target.end(user)
             case "fail":
                 return await self._run(user, "fail", message="as it was asked to")
             case "ask" if Capability.MODEL in able:

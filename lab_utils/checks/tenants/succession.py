@@ -205,8 +205,9 @@ async def judge_succession(trial: Trial) -> None:
 
 async def judge_successors(trial: Trial) -> None:
     """Let a few users at a time come for a moment, with nothing of theirs kept by the lab, and leave in each way: after
-    a run that succeeded, failed or was cancelled, and after a removal. Objects of the next ones stand where freed ones
-    stood, or are those very objects, used again: they must have nothing of the last ones. Needs END."""
+    a run that succeeded, failed or was cancelled, in the midst of one, and after a removal. Objects of the next ones
+    stand where freed ones stood, or are those very objects, used again: they must have nothing of the last ones. Needs
+    END."""
     users = [f"successor-{number}" for number in range(_SUCCESSORS)]
     # Every second one has no rows that could take the place of somebody else's.
     rows = {user: rows_for(user, 1 - place % 2, trial.rng) for place, user in enumerate(users)}
@@ -224,7 +225,7 @@ async def judge_successors(trial: Trial) -> None:
     pausing = Command("add", {"key": "number", "amount": 1, "pause_s": _PAUSE_S})
 
     async def leave(place: int, user: str, handle: Handle) -> None:
-        match place % 4:
+        match place % 5:
             case 1:
                 with suppress(Exception):
                     await target.run(handle, Command("fail", {"message": "the last run"}))
@@ -236,6 +237,14 @@ async def judge_successors(trial: Trial) -> None:
                 await asyncio.gather(last, return_exceptions=True)
             case 3 if Capability.REMOVE in can:
                 await target.remove(user, "helper")
+            case 4:
+                add = Command("add", {"key": "number", "amount": 1, "pause_s": 1})
+                last = asyncio.ensure_future(target.run(handle, add))
+                await trial.waiting.settle(_A_FEW_TURNS)
+                await target.end(user)
+                # A target may leave the run to the app.
+                last.cancel()
+                await asyncio.gather(last, return_exceptions=True)
         await target.end(user)
 
     async def lives(crowd: Sequence[str]) -> list[Seen]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, Delivered, Handle, Recipe, Refusal, Refused, Subscription, Target
+from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused, Subscription, Target
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
@@ -350,6 +350,40 @@ class EventsOfTheTenant(EventsOfEachUser):
         return user.partition(":")[0]
 
 
+class UnfinishedOfEachUser(ReferenceTarget):
+    """A user of whose cleanups thirty ignore their cancellation is refused more agents until some have ended."""
+
+    most = 30
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unfinished: Counter[str] = Counter()
+
+    def counted_as(self, user: str) -> str:
+        """Whose cleanups are counted together."""
+        return user
+
+    async def end(self, user: str) -> EndReport:
+        known = set(self.abandoned)
+        report = await super().end(user)
+        for cleanup in self.abandoned - known:
+            self.unfinished[self.counted_as(user)] += 1
+            cleanup.add_done_callback(lambda _: self.unfinished.subtract([self.counted_as(user)]))
+        return report
+
+    def check_room(self, session: Session) -> None:
+        super().check_room(session)
+        if self.unfinished[self.counted_as(session.user)] >= self.most:
+            raise Refused(Refusal.CAPACITY, f"{self.most} cleanups ignore their cancellation")
+
+
+class UnfinishedOfAll(UnfinishedOfEachUser):
+    """Cleanups that ignore their cancellation are counted together: after thirty of one user nobody gets an agent."""
+
+    def counted_as(self, user: str) -> str:
+        return "everybody"
+
+
 def _planted(kind: type[Target], twin: type[Target]) -> Planted:
     return replace(planted_by(kind, "interference"), twin=f"{twin.__module__}:{twin.__name__}")
 
@@ -369,4 +403,5 @@ PLANTED = (
     _planted(LookupsOfTheTenant, LookupsOfEachUser),
     _planted(ConnectionsOfTheTenant, ConnectionsOfEachUser),
     _planted(EventsOfTheTenant, EventsOfEachUser),
+    _planted(UnfinishedOfAll, UnfinishedOfEachUser),
 )

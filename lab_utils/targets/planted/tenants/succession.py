@@ -245,6 +245,30 @@ class MemoryPooledAfterFailure(_Pooling):
             agent.memory.clear()
 
 
+class MemoryPooledInMidRun(ReferenceTarget):
+    """A run that the end of its session cuts off puts its agent's memory, as it is, where new agents take theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: list[dict[str, Any]] = []
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        if self.pool:
+            agent.memory = self.pool.pop()
+        return agent
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent: Agent = handle.native
+        was_open = not agent.closed
+        try:
+            return await super().run(handle, command)
+        except BaseException:
+            if was_open and agent.closed:
+                self.pool.append(agent.memory)
+            raise
+
+
 class MemoryPartlyEmptied(_Pooling):
     """Memories are used again, and their first entry stays: an agent of another version kept its settings there."""
 
@@ -330,6 +354,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(SessionReopened, "old-life-event"),
     planted_by(MemoryByAddress, "cross-user-data"),
     planted_by(MemoryPooledAfterFailure, "cross-user-data"),
+    planted_by(MemoryPooledInMidRun, "cross-user-data"),
     planted_by(MemoryPartlyEmptied, "cross-user-data"),
     planted_by(MemoryGivenBackTwice, "cross-user-data"),
     planted_by(RowsUsedAgain, "cross-user-data"),
