@@ -373,6 +373,7 @@ CHECKS = (
             "ResumesOneTooLate",
             "ExpiryAtConnectOnly",
             "ResumedForGood",
+            "TimerLeavesWithTheFirst",
             "LogBeginsAtOne",
         ),
         uses=frozenset(

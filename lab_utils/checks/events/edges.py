@@ -21,6 +21,7 @@ _MISSED = 20
 """Thoughts while the phone is away."""
 _GOOD_FOR, _PASSES, _GOOD_FOR_LONG = 60.0, 90.0, 3_600.0
 """Seconds: far enough from each other that it does not matter how long anything takes here."""
+_GUEST = "a guest who has no session"
 _LAST_WORDS, _LAST_CHARACTERS = 61, 16_250
 """Thoughts until the moment in which the session ends, and their size: in all just less than the events kept for a
 client, and more than a server sends within the few turns of the end."""
@@ -54,6 +55,10 @@ async def at_the_edges(trial: Trial, users: Sequence[str]) -> None:
     await each(trial, talks, arrive)
     if Capability.EXPIRY in target.capabilities:
         await each(trial, [one.talk for one in there], lambda place, _: there[place].borrows())
+        # The last to come before tokens expire leaves at once.
+        guest = await sockets.connect(_GUEST)
+        await guest.drop()
+        await patiently(trial, lambda: target.connections(_GUEST) == 0)
         target.pass_time(_PASSES)
         await patiently(trial, lambda: all(one.is_past_borrowing for one in there))
         await each(trial, [one.talk for one in there], lambda place, _: there[place].has_borrowed())
@@ -167,7 +172,8 @@ class _Visitor:
         await self._thinks(*(f"{thought(user, 200 + n)}{'x' * _LAST_CHARACTERS}" for n in range(_LAST_WORDS)))
         was_open = self._phone.is_open
         await self.talk.client.end()
-        await patiently(self._trial, lambda: not any(listener.is_open for listener in self.talk.listeners))
+        # Half of the patience that all of this has: to be told apart from a call that never ends.
+        await patiently(self._trial, lambda: not any(listener.is_open for listener in self.talk.listeners), 0.5)
         left = [listener.name for listener in self.talk.listeners if listener.is_open]
         self._require(not left, "connection-left", f"{', '.join(left)} stayed connected after the session had ended")
         if was_open and self._phone.is_over:

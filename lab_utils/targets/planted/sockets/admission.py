@@ -157,6 +157,23 @@ class ResumedForGood(OverSockets):
         return app
 
 
+class TimerLeavesWithTheFirst(OverSockets):
+    """One timer looks after the tokens of all connections, and the first to leave stops it, until somebody comes."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        app = super().make_events_app(manager, signer)
+        heartbeat, discard = app.heartbeat, app.heartbeat.discard
+
+        def leave(socket: Any) -> None:
+            discard(socket)
+            if heartbeat._timer is not None:
+                heartbeat._timer.cancel()
+                heartbeat._timer = None
+
+        heartbeat.discard = leave
+        return app
+
+
 class _OnceAnAddress(EventsApp):
     def __init__(self, hub: Any, authenticate: Any) -> None:
         super().__init__(hub, authenticate)
@@ -232,6 +249,7 @@ PLANTED = (
     planted_by(AcceptsExpired, "bad-token-accepted"),
     planted_by(ExpiryAtConnectOnly, "expired-token-used"),
     planted_by(ResumedForGood, "expired-token-used"),
+    planted_by(TimerLeavesWithTheFirst, "expired-token-used"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),
 )
