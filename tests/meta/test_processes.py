@@ -334,7 +334,7 @@ def test_a_spawned_process_costs_its_own_result_too(monkeypatch: pytest.MonkeyPa
     (held,) = run(HoldsTheInterpreter, still_after=1.0).verdict.findings
     assert held.anomaly == "loop-blocked"
     before = set(Path().iterdir())
-    result = run_check("resource_cleanup_after_user_session_termination", target="reference")
+    result = run_check("resource_cleanup_after_user_session_termination", target="reference", parameters={"users": 4})
     assert result.outcome is Outcome.PASS
     assert "Memory was measured in a process that was spawned for this check." in result.notes
     assert set(Path().iterdir()) == before
