@@ -652,8 +652,13 @@ async def _bounded(trial: Trial) -> None:
         first = await one.create()
         try:
             await one.ends("create()", one.target.create(_ADA, _WRITER))
-            call = one.target.run(first, Command("recall"))
-            await one.refused("limit()", call, Refusal.CLOSED, "for an agent whose only place a second one took")
+            alive = one.target.population().agents if Capability.POPULATION in able else 1
+            if alive > 1:
+                one.must(False, "limit()", f"where one agent of a user is allowed, {alive} live; hand "
+                         "bounds.agents_per_user on to your registry, unless its own limit lets in one too many")  # fmt: skip
+            else:
+                call = one.target.run(first, Command("recall"))
+                await one.refused("limit()", call, Refusal.CLOSED, "for an agent whose only place a second one took")
         except Refused as refusal:
             kind = refusal.kind
             one.must(kind is Refusal.CAPACITY, "limit()", f"the second agent of one allowed was refused as {kind}, not "

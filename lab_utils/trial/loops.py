@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from lab_utils.interleavings.observing import STEPS
+from lab_utils.interleavings.observing import STEPS, is_internal
 from lab_utils.values.limits import SLICES
 
-__all__ = ["SLICES", "awaited", "done_in", "place", "run", "where"]
+__all__ = ["SLICES", "awaited", "done_in", "held", "place", "run", "where"]
 
 T = TypeVar("T")
+
+_LAB = str(Path(__file__).parents[1]) + os.sep
+_TARGETS = os.path.join(_LAB, "targets", "")
 
 _DEPTH = 4
 """The number of innermost coroutines that are shown of a task: the last are often asyncio's own."""
@@ -76,6 +81,19 @@ def where(task: asyncio.Task[Any]) -> str:
     """Name a waiting task, and the places at which it waits, the innermost last."""
     places = [place(frame) for frame in awaited(task)]
     return f"{task.get_name()} waits in {' > '.join(places[-_DEPTH:]) or 'nowhere'}"
+
+
+def held(loop: asyncio.AbstractEventLoop, caller: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
+    """The other tasks of the loop that wait in code of a target, in the order of their names: the caller may wait for
+    one of them."""
+    others = asyncio.all_tasks(loop) - {caller}
+    return sorted((task for task in others if any(map(_is_targets, awaited(task)))), key=asyncio.Task.get_name)
+
+
+def _is_targets(frame: FrameType) -> bool:
+    """Whether a frame is neither the lab's, but for its targets, nor the standard library's."""
+    name = frame.f_code.co_filename
+    return not is_internal(name) and (name.startswith(_TARGETS) or not name.startswith(_LAB))
 
 
 def awaited(task: asyncio.Task[Any]) -> Iterator[FrameType]:

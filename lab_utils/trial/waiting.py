@@ -119,7 +119,8 @@ class Waiting:
 
         def overdue() -> None:
             # Before its time is over, and it is cancelled.
-            places.extend(map(loops.where, filter(None, [caller])))
+            waiting = [] if caller is None else [caller, *loops.held(loop, caller)]
+            places.extend(_grouped(map(loops.where, waiting)))
             # Begun only now: where the loop itself was held up, the work has these seconds all the same.
             sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
             given_up.append(Countdown(lambda: self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))

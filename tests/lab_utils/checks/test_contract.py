@@ -512,7 +512,7 @@ class NoRunIds(ReferenceTarget):
         (OneSessionForAllTypes, "create()", "agents of two types are one"),
         (StoresByName, "run()", "compare the present session with handle.native"),
         (TurnsBytesToText, "run() of 'read'", "it names any_values, and b'"),
-        (BoundsNothing, "limit()", "for an agent whose only place a second one took, it returned {}"),
+        (BoundsNothing, "limit()", "where one agent of a user is allowed, 2 live; hand bounds.agents_per_user on"),
         (BoundsNothing, "limit()", "for a second user where one is allowed, it returned Handle"),
         (BoundsNothing, "sweep()", "for idle_end of 60 s, 61 s later it returned ()"),
         (BoundsNothing, "sweep()", "for age_end of 60 s, 61 s later it returned ()"),

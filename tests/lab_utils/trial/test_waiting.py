@@ -127,3 +127,23 @@ def test_where_many_wait_at_the_same_place_it_is_told_once_with_their_number(mon
     assert len(more) == 7
     assert all(re.fullmatch(r"\S+ waits in waits_\d, <string>:1 > Event.wait, locks.py:\d+", line) for line in more)
     assert last == "and at 2 places more"
+
+
+def test_who_waits_by_tasks_is_shown_where_the_targets_code_of_these_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    async def main() -> list[str]:
+        lost = asyncio.get_running_loop().create_future()
+        # Code of a file that is neither the lab's nor the standard library's, as a registry's is.
+        scope: dict[str, Any] = {}
+        exec(compile("async def opens(future):\n    await future", "/srv/desk/service.py", "exec"), scope)
+        caller = asyncio.create_task(scope["opens"](lost), name="caller 1")
+        patience = ByHand(0.01, is_hasty=False)
+        with pytest.raises(Stuck) as caught:
+            await patience.ends(asyncio.wait([caller]), "a caller")
+        caller.cancel()
+        return list(caught.value.places)
+
+    lab, theirs = asyncio.run(main())
+    assert "waiting.py" in lab
+    assert theirs == "caller 1 waits in opens, service.py:2"
