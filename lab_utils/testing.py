@@ -106,6 +106,7 @@ def _spec(target: AnyTarget) -> str:
 
 def _told(result: CheckResult, spec: str) -> str:
     """A result as a person reads it, in the order of the reader's questions; a target's text cannot move a cursor."""
+    from lab_utils.judges.remedies import REMEDIES
     from lab_utils.values.quantities import counted
     from lab_utils.values.texts import shown
 
@@ -121,6 +122,8 @@ def _told(result: CheckResult, spec: str) -> str:
                 lines.append(f"    and {counted(more, 'more line')}")
         if (more := len(alike) - _MOST_ALIKE) > 0:
             lines.append(f"and {more} more {anomaly}")
+        if anomaly in REMEDIES:
+            lines.append(f"remedy: {REMEDIES[anomaly].action}")
     lines += [f"note: {note}" for note in result.notes if result.outcome != "FAIL"]
     if result.traceback:
         lines += ["", result.traceback]

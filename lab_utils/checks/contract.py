@@ -654,8 +654,8 @@ async def _bounded(trial: Trial) -> None:
             await one.ends("create()", one.target.create(_ADA, _WRITER))
             alive = one.target.population().agents if Capability.POPULATION in able else 1
             if alive > 1:
-                one.must(False, "limit()", f"where one agent of a user is allowed, {alive} live; hand "
-                         "bounds.agents_per_user on to your registry, unless its own limit lets in one too many")  # fmt: skip
+                remedy = "hand bounds.agents_per_user on to your registry, unless its own limit lets in one too many"
+                one.must(False, "limit()", f"where one agent of a user is allowed, {alive} live; {remedy}")
             else:
                 call = one.target.run(first, Command("recall"))
                 await one.refused("limit()", call, Refusal.CLOSED, "for an agent whose only place a second one took")

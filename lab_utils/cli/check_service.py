@@ -111,7 +111,7 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
             if trouble:
                 failed.append(word)
             if trouble and await target.process.ends_within(_MOMENT_S):
-                print(f"the server has ended; the last lines that it wrote:{shown_lines(target.process.tail(), 4_000)}")
+                print(f"the server has ended; the last lines that it wrote{shown_lines(target.process.tail(), 4_000)}")
                 break
             if trouble and word == "open":
                 break

@@ -48,7 +48,7 @@ from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE
 from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, server
 from lab_utils.service import LOG_VARIABLE, PREFIX
-from lab_utils.trial import PROTECTS
+from lab_utils.trial import protected
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
@@ -277,7 +277,7 @@ def about_of(plan: Plan) -> dict[str, object]:
                 "looks_like": check.looks_like,
                 "protects": plan.protects.get(check.name)
                 or plan.protects.get(check.protects)
-                or PROTECTS[check.protects],
+                or protected(check.protects, setting.target),
             }
             for check in CHECKS.values()
             if check.category in plan.categories and (not plan.checks or check.name in plan.checks)

@@ -15,6 +15,14 @@ __all__ = ["Cause", "causes", "may_follow"]
 
 REPLAY = "replay: "
 
+_OPENERS = frozenset(
+    (
+        *("a", "after", "all", "an", "any", "at", "before", "both", "by", "each", "every", "for", "if", "in", "it"),
+        *("no", "none", "of", "on", "one", "some", "the", "there", "this", "two", "when", "where", "while", "with"),
+    )
+)
+"""Words at the beginning of a sentence that name nobody: any other may be a user's id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -29,8 +37,14 @@ class Cause:
 
     @property
     def sentence(self) -> str:
-        """The cause, in words for people."""
-        return sentence_for(self.anomaly) or self.first.finding.sentence
+        """The cause, in words for people. An anomaly of a check of somebody's own has none: the finding's sentence
+        stands in their place, written as the others are."""
+        return sentence_for(self.anomaly) or _as_heading(self.first)
+
+    @property
+    def is_of_their_own(self) -> bool:
+        """Whether the anomaly is one of a check of somebody's own."""
+        return not sentence_for(self.anomaly)
 
     @property
     def effect(self) -> str:
@@ -109,6 +123,15 @@ def causes(found: Iterable[Identified]) -> list[Cause]:
         Cause(group[0].finding.anomaly, _best_first(group), tuple(of)) for group, of in zip(groups, below, strict=True)
     ]
     return sorted(made, key=lambda cause: severity(cause.anomaly))
+
+
+def _as_heading(one: Identified) -> str:
+    """The finding's sentence with a stop, and with a capital where its first word is no name."""
+    sentence = one.finding.sentence.strip()
+    first = sentence.partition(" ")[0]
+    if first in _OPENERS and first not in one.users:
+        sentence = sentence[:1].upper() + sentence[1:]
+    return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
 
 
 def may_follow(cause: Cause, other: Cause) -> bool:

@@ -190,8 +190,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "End each call that is under way before the stop returns, if only with an error.",
     ),
     "waits-for-other": Remedy(
-        "A lock or queue that all users share is held while user code runs.",
-        "Lock for one user at most, and hold no lock while you await user code.",
+        "A lock or queue that all users share is held while user code runs, or a loop over users awaits each in turn.",
+        "Lock for one user at most, hold no lock while you await user code, and await several users at the same time.",
     ),
     "delayed-by-neighbour": Remedy(
         "A cleanup or call of one user is awaited under a lock that all users share.",

@@ -16,7 +16,7 @@ from lab_utils.probes.memory import TracingEnded, anonymous_now
 from lab_utils.runner.metrics import common_metrics
 from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
-from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, checked, loops
+from lab_utils.trial import Check, StopFailed, Stuck, Trial, checked, loops, protected
 from lab_utils.trial.faults import is_checks_own
 from lab_utils.trial.trial import Value
 from lab_utils.values.quantities import agreed, counted
@@ -56,7 +56,7 @@ class Conduct:
         self._is_asked_first = check.name in CHECKS and Capability.SERVICE not in check.needs and not is_planted
         self._make: Callable[[], Target] = (lambda: checked(make())) if self._is_asked_first else make
         self._profile = profile
-        self._protects = protects or PROTECTS[check.protects]
+        self._protects = protects or protected(check.protects, target)
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.perf_counter()
         self._away_s = 0.0

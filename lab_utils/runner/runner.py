@@ -27,7 +27,7 @@ from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, TARGETS, is_foreign, module_of, target_factory
-from lab_utils.trial import PROTECTS, Check
+from lab_utils.trial import Check, protected
 from lab_utils.trial.trial import Value
 from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
 from lab_utils.values.result import CheckResult
@@ -387,7 +387,7 @@ def _lost(about: _About, ended: Ended) -> CheckResult:
         check=about.check.name,
         category=about.check.category,
         claim=about.check.claim,
-        protects=about.protects or PROTECTS[about.check.protects],
+        protects=about.protects or protected(about.check.protects, about.target),
         target=about.target,
         profile=about.profile,
         seed=about.seed,

@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import httpx
 
+from lab_utils.service.answers import Answer
 from lab_utils.service.door import answered
 from lab_utils.service.file import Identity, Operation
 from lab_utils.service.filling import filled, filled_path
 from lab_utils.service.traffic import Traffic, trusted
+from lab_utils.values.quantities import counted
 
 __all__ = ["Credentials", "TokenFailed", "turned"]
 
@@ -108,14 +110,16 @@ class Credentials:
         if operation.extract["token"].lower() == "header:set-cookie":
             # A client sends back only the name and value of a cookie.
             token = token.partition(";")[0]
+        # Where a login succeeds, the token is in its answer, wherever the file looks for it.
+        said = _without_texts(answer) if 200 <= answer.status < 300 and not token else str(answer)
         if self._traffic is not None:
             for secret in filter(None, (token, values["secret"])):
                 self._traffic.learn(secret)
             row = {"word": "login", "request": f"{operation.method} {url}", "body": "***"}
-            self._traffic.log(0, user, row, str(answer))
+            self._traffic.log(0, user, row, said)
         if not answer.is_done or not token:
             reason = answer.error or "its status is not among those that mean done"
-            raise TokenFailed(f"identity.login of {user!r} gave no token; {reason}: {operation.method} {url}: {answer}")
+            raise TokenFailed(f"identity.login of {user!r} gave no token; {reason}: {operation.method} {url}: {said}")
         return token
 
     def _printed(self, words: list[str]) -> str:
@@ -223,3 +227,20 @@ def _part(value: Mapping[str, Any]) -> str:
 def _signature(algorithm: str, key: bytes, text: str) -> str:
     digest = hmac.new(key, text.encode(), getattr(hashlib, algorithm)).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _without_texts(answer: Answer) -> str:
+    """The answer with its keys and numbers, for who looks for a key's name; its texts may be credentials."""
+    try:
+        shown = json.dumps(_masked(json.loads(answer.text)))
+    except ValueError:
+        shown = f"a text of {counted(len(answer.text), 'character')}"
+    return f"{answer.status} {shown}"
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
+    return "***" if isinstance(value, str) else value

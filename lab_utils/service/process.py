@@ -25,6 +25,7 @@ __all__ = ["ServiceProcess", "StartFailed"]
 _KEEPER = Path(__file__).with_name("keeper.py")
 _LINES = 12
 _LONGEST = 4_000
+_MOST_WORDS = 1_000_000
 _TURN_S = 0.02
 _RUNNING_S = 5.0
 _PORTS = range(20_000, 32_000)
@@ -47,6 +48,7 @@ class ServiceProcess:
         self._keeper: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
         self._port: socket.socket | None = None
+        self._last_words = ""
 
     @property
     def pid(self) -> int:
@@ -82,13 +84,19 @@ class ServiceProcess:
                 remedy = "start the server, or give the command that starts it in place of address"
                 raise StartFailed(f"nothing answers at {where}; {remedy}") from None
             tail = self.tail()
-            await self.stop()
+            await self._give_up()
             what = service.ready or service.ready_text or "its port"
             remedy = "mend ready or ready_text, or raise ready_within_s, if it needs longer"
             raise StartFailed(f"not ready after {within:g} s ({what}); {remedy}{tail}") from None
         except BaseException:
-            await self.stop()
+            await self._give_up()
             raise
+
+    async def _give_up(self) -> None:
+        """End a start that failed. What the server wrote can be read until `stop`: it is the reason, often."""
+        words = self.output(_MOST_WORDS)
+        await self.stop()
+        self._last_words = words
 
     async def restart(self) -> None:
         """End the server and start it again, with the same working folder and port."""
@@ -99,6 +107,7 @@ class ServiceProcess:
 
     async def stop(self) -> None:
         """End every process of the server and remove its working folder."""
+        self._last_words = ""
         try:
             await self._end()
         finally:
@@ -110,14 +119,15 @@ class ServiceProcess:
                 self._port = None
 
     def tail(self) -> str:
-        """The last lines that the server wrote, each after a line break."""
-        return "".join(f"\n    {line}" for line in self.output(_LONGEST).splitlines()[-_LINES:])
+        """A colon, and the last lines that the server wrote, each after a line break; "" where it wrote none."""
+        lines = "".join(f"\n    {line}" for line in self.output(_LONGEST).splitlines()[-_LINES:])
+        return f":{lines}" if lines else ""
 
     def output(self, most: int) -> str:
         """The last whole lines that the server wrote since `start`, over restarts too, in so many bytes. "" after
         `stop`, or where the lab has started none."""
         if self._folder is None:
-            return ""
+            return self._last_words[-most:]
         try:
             with (self._folder / "server.log").open("rb") as log:
                 begin = max(0, log.seek(0, os.SEEK_END) - most)

@@ -69,7 +69,8 @@ class ServiceTarget(BaseTarget):
         folder."""
         if self._log is not None and (text := self.process.output(_OUTPUT)):
             with self._log.with_suffix(".log").open("a", encoding="utf-8", errors="backslashreplace") as kept:
-                kept.write(f"{self.process.base} of process {self.process.pid}\n{self.masked(text).rstrip()}\n")
+                of = f"of process {self.process.pid}" if self.process.pid else "did not start"
+                kept.write(f"{self.process.base} {of}\n{self.masked(text).rstrip()}\n")
 
     async def restart(self) -> None:
         """End the server and start it again on its own working folder. Doors stay; their connections do not."""

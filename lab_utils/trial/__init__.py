@@ -1,7 +1,7 @@
 """One run of one check: its target, its record of operations, its waiting and its findings."""
 
 from lab_utils.trial.answers import checked
-from lab_utils.trial.check import PROTECTS, Check, Part
+from lab_utils.trial.check import PROTECTS, Check, Part, protected
 from lab_utils.trial.client import Client
 from lab_utils.trial.trial import ASKED, LAB, StopFailed, Trial
 from lab_utils.trial.waiting import STUCK_AFTER, OutOfTime, Stuck
@@ -19,4 +19,5 @@ __all__ = [
     "Stuck",
     "Trial",
     "checked",
+    "protected",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from lab_utils.target import Capability
 from lab_utils.trial.trial import Trial
 from lab_utils.values.profiles import CATEGORIES
 
-__all__ = ["PROTECTS", "Check", "Part"]
+__all__ = ["PROTECTS", "Check", "Part", "protected"]
 
 Body = Callable[[Trial], Awaitable[None]]
 
@@ -20,6 +21,14 @@ PROTECTS = {
     "compliance": "Compliance: access is refused where it must be, and deleted data is gone.",
 }
 """The goods that the checks protect, in the users' words; a text of their own may be set for each key."""
+
+_OURS = "agent_registry"
+_AMOUNT = re.compile(r" \(\$[^)]*\)")
+
+
+def protected(key: str, target: str) -> str:
+    """What a check protects. The amounts are those of our own registry: no other has the same customers."""
+    return PROTECTS[key] if target == _OURS else _AMOUNT.sub("", PROTECTS[key])
 
 
 @dataclass(frozen=True, slots=True)

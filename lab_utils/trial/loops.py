@@ -17,8 +17,8 @@ __all__ = ["SLICES", "awaited", "done_in", "held", "place", "run", "where"]
 
 T = TypeVar("T")
 
-_LAB = str(Path(__file__).parents[1]) + os.sep
-_TARGETS = os.path.join(_LAB, "targets", "")
+_LAB = f"{Path(__file__).parents[1]}{os.sep}"
+_TARGETS = f"{_LAB}targets{os.sep}"
 
 _DEPTH = 4
 """The number of innermost coroutines that are shown of a task: the last are often asyncio's own."""

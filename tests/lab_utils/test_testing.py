@@ -13,9 +13,18 @@ import pytest
 from lab_utils.checks import CHECKS
 from lab_utils.cli import main
 from lab_utils.targets.skeleton import MyTarget
-from lab_utils.testing import MARKERS, FindingsError, NoVerdictError, TargetCheck, checks_of, parametrize_with_checks
+from lab_utils.testing import (
+    MARKERS,
+    FindingsError,
+    NoVerdictError,
+    TargetCheck,
+    _told,
+    checks_of,
+    parametrize_with_checks,
+)
 from lab_utils.values.profiles import UsageError
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import Finding, Outcome
+from tests.lab_utils.made import failed, result
 
 SHARED = "shared_state_contamination_detection"
 DISTINCT = "per_user_agent_registry_isolation_validation"
@@ -110,6 +119,14 @@ def test_a_pass_returns_its_result_and_a_crash_is_no_finding() -> None:
         one(DISTINCT, Crashes, users=2)(in_process=True)
     again = f"again: registry-lab check {DISTINCT} --target {__name__}:Crashes --profile smoke"
     assert again in str(caught.value)
+
+
+def test_a_failure_ends_with_the_remedy_of_its_anomaly() -> None:
+    finding = Finding("aliased-input", "a later change of a value changed the stored data", ("before", "after"))
+    own = Finding("two-bills", "a customer was billed twice", ("bill 1",))
+    text = _told(result("made_up", failed(finding, finding, own)), "")
+    assert text.count("remedy: Make a deep copy") == 1
+    assert text.index("remedy:") < text.index("two-bills: ")
 
 
 def test_what_has_no_name_on_a_command_line_is_not_to_be_run_again_there() -> None:

@@ -44,6 +44,7 @@ def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict
         "id": f"cause-{number}",
         "number": number,
         "sentence": printable(cause.sentence),
+        "lead": "" if cause.is_of_their_own else printable(cause.sentence),
         "effect": printable(cause.effect),
         "anomaly": printable(cause.anomaly),
         "affected": cause.affected,

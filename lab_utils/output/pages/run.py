@@ -76,7 +76,7 @@ def publish(run: OpenRun, status: str) -> None:
         calibrated={"planted": len(caught), "caught": int(caught.sum())},
     )
     reasons = {one["fingerprint"]: one["reason"] for one in (run.about.get("baseline") or {}).get("known", ())}
-    values = _values(run.about, frames, status, cause_cards(read.results, _typed(run), reasons))
+    values = _values(run.about, frames, status, cause_cards(read.results, _typed(run), reasons), _resuming(run))
     run.write(DIGEST, written_digest(digest_of(read, status)).decode())
     page = render("run.html.j2", css=style("style.css"), script=style("table.js"), **_PAGE, **values)
     run.write("index.html", page)
@@ -92,6 +92,18 @@ def _typed(run: OpenRun) -> str:
     return shlex.quote(str((home / run.run_id).relative_to(here)))
 
 
+def _resuming(run: OpenRun) -> str:
+    """The command that makes what the run lacks, typed where it was made. A page holds no path of a machine: of a
+    folder elsewhere it says which one is meant."""
+    home, here = run.folder.parent.resolve(), Path.cwd()
+    command = f"registry-lab run --resume {run.run_id}"
+    if home == here / "outputs":
+        return command
+    if home.is_relative_to(here):
+        return f"{command} --out {shlex.quote(str(home.relative_to(here)) or '.')}"
+    return f"{command} --out FOLDER (the folder that holds this run's)"
+
+
 def _summary(values: Mapping[str, Any]) -> str:
     """The summary, with as much as there is room for: it is shown beside a change, where long texts are refused."""
     for limits in _LIMITS:
@@ -104,9 +116,13 @@ def _summary(values: Mapping[str, Any]) -> str:
 
 
 def _values(
-    about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status: str, cards: list[dict[str, Any]]
+    about: Mapping[str, Any],
+    frames: Mapping[str, pd.DataFrame],
+    status: str,
+    cards: list[dict[str, Any]],
+    resuming: str,
 ) -> dict[str, Any]:
-    """Everything that the templates ask for."""
+    """Everything that the templates ask for. `resuming`: the command that makes what an interrupted run lacks."""
     verdicts, calibrations = (_rows(frames[name]) for name in ("verdicts", "calibrations"))
     looks_like = {row["check"]: row.get("looks_like", "") for row in about["checks"]}
     known = (about.get("baseline") or {}).get("known", [])
@@ -128,7 +144,7 @@ def _values(
         _calibrated(calibrations),
         *([f"{counted(beside, 'check')} {'does' if beside == 1 else 'do'} not apply to this target"] if beside else []),
         *([f"Only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []),
-        *_cut_off(about),
+        *_cut_off(about, resuming),
         *_by_baseline(about),
     ]
     return {
@@ -233,12 +249,12 @@ def _calibrated(calibrations: list[dict[str, Any]]) -> str:
     return f"{caught} of {len(calibrations)} planted registries were caught, each wrong in one way"
 
 
-def _cut_off(about: Mapping[str, Any]) -> Iterator[str]:
+def _cut_off(about: Mapping[str, Any], resuming: str) -> Iterator[str]:
     """The notebooks that did not end by themselves: the interrupted ones together, the others with their reason."""
     notebooks = about.get("notebooks", {})
     ends = [(one["name"], notebooks[one["name"]]) for one in about["catalog"] if notebooks.get(one["name"])]
     if interrupted := [name for name, ended in ends if ended["status"] == "cancelled"]:
-        yield f"Cut off: {', '.join(interrupted)}; registry-lab run --resume {about['run_id']} makes what is missing"
+        yield f"Cut off: {', '.join(interrupted)}; {resuming} makes what is missing"
     for name, ended in ends:
         if ended["status"] not in ("ok", "failed", "cancelled"):
             yield reported(f"{name} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +48,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["breakable"] = breakable
     environment.filters["coded"] = _coded
     environment.filters["counted"] = counted
+    environment.filters["telling"] = _telling
     return environment
 
 
@@ -70,6 +72,15 @@ def style(*names: str) -> str:
 def _coded(text: str) -> Markup:
     """The text as HTML, with the parts between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
+
+
+def _telling(lines: Sequence[Mapping[str, str]], most: int) -> list[Mapping[str, str]]:
+    """So many of a witness's lines, in their order: those that differ before those beside them, and the first always,
+    which names the two sides of a difference."""
+    changed = [number for number, line in enumerate(lines) if line["mark"] in ("+", "-")]
+    first = [0, *changed] if changed else []
+    kept = list(dict.fromkeys([*first, *range(len(lines))]))[:most]
+    return [lines[number] for number in sorted(kept)]
 
 
 def _markdown(text: str) -> str:

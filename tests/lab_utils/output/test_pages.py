@@ -16,7 +16,7 @@ import pytest
 from lab_utils.judges.identity import identified
 from lab_utils.output import pages
 from lab_utils.output.frames import load
-from lab_utils.output.pages.templating import moment
+from lab_utils.output.pages.templating import _telling, moment
 from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.result import CheckResult
@@ -282,7 +282,7 @@ def test_the_summary_is_one_table_a_category(tmp_path: Path) -> None:
     assert len(rows) == 3
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
     assert "- F1, **canary-leak** in `second`" in text
-    assert text.index("Cause 1: bo read what ada wrote") < text.index("<details open><summary>")
+    assert text.index("Cause 1: bo read what ada wrote.") < text.index("<details open><summary>")
 
 
 def test_a_summary_is_short_whatever_was_found(tmp_path: Path) -> None:
@@ -300,7 +300,11 @@ def test_a_summary_is_short_whatever_was_found(tmp_path: Path) -> None:
     ("status", "notebook", "words"),
     [
         ("error", "dead-kernel", ["The lab itself failed", "user_isolation ended as dead-kernel: as it was"]),
-        ("cancelled", "cancelled", ["Cut off: user_isolation; registry-lab run --resume {run} makes what is missing."]),
+        (
+            "cancelled",
+            "cancelled",
+            ["Cut off: user_isolation; registry-lab run --resume {run}", "makes what is missing."],
+        ),
     ],
 )
 def test_a_run_that_did_not_end_well_says_which_notebook_and_what_to_do(
@@ -310,6 +314,40 @@ def test_a_run_that_did_not_end_well_says_which_notebook_and_what_to_do(
     text = page_and_summary(run)[0]
     assert all(each.format(run=run.run_id) in text for each in words)
     assert ("ended as" in text) == (status == "error")
+
+
+@pytest.mark.parametrize(
+    ("here", "outputs", "command"),
+    [
+        (".", "outputs", "registry-lab run --resume {run} makes"),
+        (".", "kept", "registry-lab run --resume {run} --out kept makes"),
+        ("beside", "kept", "registry-lab run --resume {run} --out FOLDER (the folder that holds this run's) makes"),
+    ],
+)
+def test_a_run_outside_outputs_says_where_it_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str, outputs: str, command: str
+) -> None:
+    (tmp_path / here).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / here)
+    run = published(tmp_path / outputs, (result(),), status="cancelled", notebook="cancelled")
+    text = page_and_summary(run)[0]
+    assert command.format(run=run.run_id) in text
+    assert str(tmp_path) not in text
+
+
+def test_an_anomaly_of_a_check_of_somebody_s_own_has_a_heading_like_the_others(tmp_path: Path) -> None:
+    own = Finding("two-bills", "a customer was billed twice", ("bill 1",))
+    run = published(tmp_path, (result("bills", failed(own)),), status="findings")
+    text, summary = page_and_summary(run)
+    assert "A customer was billed twice." in text
+    assert "## Cause 1: A customer was billed twice." in summary
+
+
+def test_where_a_summary_cuts_a_witness_the_lines_that_differ_stay() -> None:
+    marked = [*({"mark": "", "text": f"same {n}"} for n in range(5)), {"mark": "+", "text": "new"}]
+    assert [line["text"] for line in _telling(marked, 3)] == ["same 0", "same 1", "new"]
+    assert _telling(marked, 9) == marked
+    assert _telling(marked[:5], 2) == marked[:2]
 
 
 def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:

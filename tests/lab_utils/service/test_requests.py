@@ -21,6 +21,7 @@ from lab_utils.service.door import Door, Session, _lines, _sse
 from lab_utils.service.file import Bounds, Identity, Operation
 from lab_utils.service.filling import filled, filled_path
 from lab_utils.service.planted.notes import Notes, Refused
+from lab_utils.service.process import StartFailed
 from lab_utils.service.target import ServiceTarget
 from lab_utils.service.traffic import OutOfBounds, Traffic
 from lab_utils.targets.planted.services import planted_file
@@ -82,6 +83,19 @@ async def test_the_server_s_own_output_is_kept_without_secrets_also_of_what_it_w
     assert address.startswith("http://127.0.0.1:")
     assert [line.rpartition(" ")[0] for line in lines] == ["***-server in process"] * 2
     assert lines[0] != lines[1]
+
+
+async def test_the_output_of_a_server_that_does_not_start_is_kept_without_secrets(tmp_path: Path) -> None:
+    command = ("{python}", "-c", "import sys; sys.exit('no database for key-of-the-server')", "{port}")
+    service = msgspec.structs.replace(planted_file("right"), command=command, secrets=("key-of-the",))
+    target = ServiceTarget(service, log=tmp_path / "sent.jsonl")
+    with pytest.raises(StartFailed):
+        await target.launch()
+    await target.stop()
+    await target.stop()
+    address, *lines = (tmp_path / "sent.log").read_text().splitlines()
+    assert address.endswith("did not start")
+    assert lines == ["no database for ***-server"]
 
 
 def test_a_request_to_tools_that_was_cut_short_has_no_answer_of_its_own() -> None:
@@ -242,10 +256,19 @@ def test_a_login_gives_the_token_and_a_refused_one_is_named(tmp_path: Path) -> N
             assert credentials.token("ada") == token
             with pytest.raises(TokenFailed, match=r"(?s)login of 'bob' gave no token.*POST http.*401"):
                 credentials.token("bob")
+            misnamed = Operation("POST /login", body=body, extract={"token": "tokken"})
+            wrong = Credentials(
+                Identity(headers={"X-Token": "{token}"}, accounts=accounts, login=misnamed), "", traffic
+            )
+            wrong.address = credentials.address
+            with pytest.raises(TokenFailed, match=r"has no tokken") as failed:
+                wrong.token("ada")
+            assert '"token": "***"' in str(failed.value)
         server.shutdown()
     traffic.close()
     sent = (tmp_path / "sent.jsonl").read_text()
     assert "POST http" in sent
     assert "sesame" not in sent
+    assert "t-1" not in sent
     with pytest.raises(TokenFailed, match="login of 'ada': POST"):
         credentials.token("ada")

@@ -10,7 +10,7 @@ from lab_utils.runner.conduct import Conduct
 from lab_utils.target import Capability
 from lab_utils.targets.planted.registration.lookups import EverySecondLookupFails
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Check, Part, Trial
+from lab_utils.trial import Check, Part, Trial, protected
 from lab_utils.values.profiles import parameters_for
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -110,3 +110,12 @@ def test_a_part_of_the_whole_is_judged_early_only_where_that_ends_the_check() ->
     trial.stops_at = frozenset({early.findings[0].anomaly})
     trial.judge_early(early)
     assert trial.verdicts == [early]
+
+
+def test_the_amounts_at_stake_are_those_of_our_own_registry_alone() -> None:
+    assert "$15K+" in protected("data", "agent_registry")
+    assert (
+        protected("data", "mypackage.lab:MyTarget")
+        == "Enterprise customers' data: no customer's data may reach another."
+    )
+    assert run(check_of_two([])).protects == protected(check_of_two([]).protects, "limited")
