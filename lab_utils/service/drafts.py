@@ -38,6 +38,10 @@ _WRITES: Final = re.compile(
 _READS: Final = re.compile(r"read|recall|get|list|fetch|load|show|find|search|view|history", re.IGNORECASE)
 _RUNS: Final = re.compile(r"run|ask|chat|complete|generate|invoke|execute|send|query", re.IGNORECASE)
 _ENDS: Final = re.compile(r"delete|remove|clear|wipe|end|forget|drop", re.IGNORECASE)
+_LOGINS: Final = re.compile(r"log-?in|sign-?in|token|auth", re.IGNORECASE)
+_PASSWORDS: Final = re.compile(r"pass|secret|pw", re.IGNORECASE)
+_EXAMPLE: Final = "lab012345678901x000001z"
+"""A text as the lab writes them."""
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
 _DEEPEST: Final = 6
 
@@ -55,6 +59,7 @@ class Draft:
     reasons: Mapping[str, str]
     others: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    login: Mapping[str, Any] = field(default_factory=dict)
     promises: Mapping[str, Any] = field(default_factory=dict)
     preset: str = ""
 
@@ -74,7 +79,15 @@ class Draft:
 
     def _identity(self) -> Iterator[str]:
         yield ""
-        if self.headers:
+        if self.headers and self.login:
+            yield "# CHANGE the accounts: two users whom the server knows, and their passwords."
+            yield "[identity]"
+            yield f"headers = {_toml(self.headers)}"
+            yield 'accounts = { ada = "password-of-ada", bob = "password-of-bob" }'
+            yield "# guessed: it takes a password and answers with a token"
+            yield f"login = {_toml(self.login)}"
+            yield ""
+        elif self.headers:
             yield "# CHANGE the accounts: two users whom the server knows, and their tokens."
             yield '# Or token = "{user}-secret", token_command = [...], signing_key = ...: see docs/services.md.'
             yield "[identity]"
@@ -134,14 +147,17 @@ def of_openapi(document: Mapping[str, Any], start: Mapping[str, Any]) -> Draft:
         described.words(maker, uses, found)
     else:
         described.without_sessions(found)
+    headers = _credentials(document)
+    login = described.login() if headers else {}
     taken = {_PARAMETER.sub("{}", operation["request"]) for operation, _ in found.values()}
+    taken |= {login["request"]} if login else set()
     others = [line for key in operations if _PARAMETER.sub("{}", line := described.line(key)) not in taken]
     reasons = {word: why for word, (_, why) in found.items()}
     writes = "append" if found.get("write", ({"request": "POST"}, ""))[0]["request"].startswith("POST") else "replace"
     promises |= {"writes": writes} if "write" in found else {}
     name = re.sub(r"[^a-z0-9]+", "-", str(document.get("info", {}).get("title", "service")).lower()).strip("-")
     mapped = {word: operation for word, (operation, _) in found.items()}
-    return Draft(name or "service", start, mapped, reasons, others, _credentials(document), promises)
+    return Draft(name or "service", start, mapped, reasons, others, headers, login, promises)
 
 
 def _links(
@@ -212,7 +228,14 @@ class _Described:
     ) -> None:
         """Add the words that the consumers of one resource may be."""
         streams = [key for key in uses if self.streams(key)]
+        counters = self.counters(uses)
+        if counters:
+            (adds, amount, whole), (totals, number) = counters
+            change = self.request(adds, {amount: "{amount}"}, uses[adds][0]) | ({"answer": whole} if whole else {})
+            found["add"] = (change, f"{amount} of its body is a number, and its path answers with one")
+            found["total"] = (self.request(totals, {}, uses[totals][0]) | {"answer": number}, "same path as add")
         readers = [key for key in uses if key[0] == "GET" and key not in streams]
+        readers = [key for key in readers if not counters or key != counters[1][0]]
         writers = [(key, text) for key in uses if key[0] in ("POST", "PUT", "PATCH") and (text := self.text_of(key))]
 
         def likely(writer: tuple[tuple[str, str], str]) -> tuple[bool, bool, int]:
@@ -224,6 +247,11 @@ class _Described:
             found["write"] = (self.request(key, {text: "{value}"}, uses[key][0]), f"{text} of its body is a free text")
             # Written data is read at the same path, or with the resource itself.
             readers.sort(key=lambda one: (one[1] != key[1], len(one[1])))
+            running = [one for one in writers if one[0] != key and one[0][0] == "POST"
+                       and _RUNS.match(one[0][1].rpartition("/")[2])]  # fmt: skip
+            for run, given in running[:1]:
+                path = run[1].rpartition("/")[2]
+                found["run"] = (self.request(run, {given: "{value}"}, uses[run][0]), f"{path} names a run, on a text")
         if readers:
             why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
             found["read"] = (self.request(readers[0], {}, uses[readers[0]][0]), why)
@@ -237,6 +265,58 @@ class _Described:
         ends = [key for key in uses if key[0] == "DELETE" and key[1].endswith("}")]
         if ends:
             found["end"] = (self.request(ends[0], {}, uses[ends[0]][0]), "it deletes the resource")
+
+    def counters(
+        self, uses: Mapping[tuple[str, str], Any]
+    ) -> tuple[tuple[tuple[str, str], str, str], tuple[tuple[str, str], str]] | None:
+        """The operation that adds a number, with the number's property and the JMESPath of the sum in its answer, if it
+        has one; and that which answers at the same path with a number, with its JMESPath. None without both."""
+        for key in uses:
+            reader = ("GET", key[1])
+            if key[0] not in ("POST", "PATCH") or reader not in uses or self.text_of(key):
+                continue
+            given, read = self.numbers(self.body(key)), self.numbers(self.answer(reader))
+            if given and read:
+                return (key, given[0], next(iter(self.numbers(self.answer(key))), "")), (reader, read[0])
+        return None
+
+    def numbers(self, schema: Mapping[str, Any] | None) -> list[str]:
+        """The properties that are numbers; those that must be there first."""
+        found = schema or {}
+        properties = {name: self.resolved(one) for name, one in found.get("properties", {}).items()}
+        names = [name for name, one in properties.items() if one.get("type") in ("integer", "number")]
+        free = [name for name in names if "enum" not in properties[name]]
+        return sorted(free, key=lambda name: name not in found.get("required", ()))
+
+    def answer(self, key: tuple[str, str]) -> Mapping[str, Any]:
+        """The schema of the JSON that an operation answers with when it is done."""
+        answers = self.document["paths"][key[1]][key[0].lower()].get("responses", {})
+        for status, one in answers.items():
+            for kind, media in self.resolved(one).get("content", {}).items():
+                if str(status).startswith("2") and "json" in kind:
+                    return self.resolved(media.get("schema", {}))
+        return {}
+
+    def login(self) -> dict[str, Any]:
+        """The request that takes a name and a password and answers with a token; empty without one."""
+        for key in self.operations:
+            if key[0] != "POST" or "{" in key[1] or not _LOGINS.search(key[1]):
+                continue
+            operation = self.document["paths"][key[1]]["post"]
+            content = self.resolved(operation.get("requestBody", {})).get("content", {})
+            kind = next((kind for kind in content if "json" in kind or "form-urlencoded" in kind), "")
+            schema = self.resolved(content.get(kind, {}).get("schema", {}))
+            texts = [name for name, one in schema.get("properties", {}).items()
+                     if self.resolved(one).get("type") == "string"]  # fmt: skip
+            secret = next((name for name in texts if _PASSWORDS.search(name)), "")
+            name = next((name for name in texts if re.search(r"user|name|mail|login", name, re.IGNORECASE)), "")
+            tokens = [one for one in self.answer(key).get("properties", {}) if "token" in one.lower()]
+            if secret and name and tokens:
+                needed = {one: text for one, text in self.sample(schema).items() if one in schema.get("required", ())}
+                body = {**needed, name: "{user}", secret: "{secret}"}
+                where = "body" if "json" in kind else "form"
+                return {"request": self.line(key), where: body, "extract": {"token": tokens[0]}}
+        return {}
 
     def streams(self, key: tuple[str, str]) -> bool:
         """Whether an operation answers with server-sent events."""
@@ -283,8 +363,8 @@ class _Described:
 
     @staticmethod
     def is_text(schema: Mapping[str, Any]) -> bool:
-        plain = not any(key in schema for key in ("enum", "const", "format", "pattern"))
-        return schema.get("type") == "string" and plain and schema.get("maxLength", 99) >= 24
+        plain = not any(key in schema for key in ("enum", "const", "format"))
+        return schema.get("type") == "string" and plain and schema.get("maxLength", 99) >= 24 and _fits(schema)
 
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         for _ in range(_DEEPEST):
@@ -318,6 +398,14 @@ class _Described:
         return {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": False}.get(
             kind, "lab"
         )
+
+
+def _fits(schema: Mapping[str, Any]) -> bool:
+    """Whether the texts of the lab match the pattern of a schema, which is one of another language, nearly Python's."""
+    try:
+        return re.search(str(schema.get("pattern", "")), _EXAMPLE) is not None
+    except re.error:
+        return False
 
 
 def _credentials(document: Mapping[str, Any]) -> dict[str, str]:
@@ -403,7 +491,7 @@ def of_tools(name: str, tools: Sequence[Tool], path: str, start: Mapping[str, An
     reasons = {word: why for word, (_, why) in found.items()}
     headers = {"Authorization": "Bearer {token}"} if proves else {}
     mapped = {word: operation for word, (operation, _) in found.items()}
-    return Draft(name, start, mapped, reasons, others, headers, {}, "mcp")
+    return Draft(name, start, mapped, reasons, others, headers, {}, {}, "mcp")
 
 
 def _toml(value: Any) -> str:

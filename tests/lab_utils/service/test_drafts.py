@@ -146,6 +146,77 @@ def rooms(*paths: str) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": {"title": "rooms", "version": "1"}, "paths": found}
 
 
+def counted_rooms(pattern: str = "^[a-z0-9 ]+$", count: str = "integer") -> dict[str, Any]:
+    """A description of rooms with messages, a counter, runs and a login."""
+    text, number, fitting = {"type": "string"}, {"type": "integer"}, {"type": "string", "pattern": pattern}
+    id_of = {"name": "room", "in": "path", "required": True, "schema": text}
+
+    def of(answer: dict[str, Any], **body: Any) -> dict[str, Any]:
+        content = {"application/json": {"schema": {"type": "object", "properties": answer}}}
+        schema = {"type": "object", "properties": body, "required": [*body]}
+        given = {"requestBody": {"content": {"application/json": {"schema": schema}}}} if body else {}
+        return {"responses": {"200": {"description": "", "content": content}}, **given}
+
+    below = {"parameters": [id_of]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Rooms", "version": "1"},
+        "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        "paths": {
+            "/login": {"post": of({"access_token": text}, user=text, password=text)},
+            "/rooms": {"post": of({"id": text})},
+            "/rooms/{room}": {**below, "get": of({"id": text}), "delete": of({})},
+            "/rooms/{room}/runs": {**below, "post": of({"answer": text}, prompt=text)},
+            "/rooms/{room}/messages": {
+                **below,
+                "get": of({"messages": {"type": "array", "items": text}}),
+                "post": of({}, text=fitting),
+            },
+            "/rooms/{room}/counter": {
+                **below,
+                "get": of({"sum": {"type": count}}),
+                "post": of({"sum": number}, by=number),
+            },
+        },
+    }
+
+
+def test_a_counter_a_run_a_fitting_pattern_and_a_login_are_recognised() -> None:
+    draft = of_openapi(counted_rooms(), START)
+    service = parsed(draft.text("draft.toml"))
+    assert {word: one.request for word, one in service.operations.items()} == {
+        "open": "POST /rooms",
+        "write": "POST /rooms/{session}/messages",
+        "read": "GET /rooms/{session}/messages",
+        "add": "POST /rooms/{session}/counter",
+        "total": "GET /rooms/{session}/counter",
+        "run": "POST /rooms/{session}/runs",
+        "end": "DELETE /rooms/{session}",
+    }
+    assert (service.operations["add"].answer, service.operations["total"].answer) == ("sum", "sum")
+    assert service.operations["add"].body == {"by": "{amount}"}
+    assert service.identity.login is not None
+    assert service.identity.login.body == {"user": "{user}", "password": "{secret}"}
+    assert service.identity.login.extract == {"token": "access_token"}
+    assert draft.others == ["GET /rooms/{room}"]
+
+
+@pytest.mark.parametrize(
+    ("document", "word"),
+    [
+        (counted_rooms(pattern="^[0-9a-f]{8}-"), "write"),
+        (counted_rooms(pattern="^(?<name>a"), "write"),
+        (counted_rooms(count="string"), "add"),
+    ],
+)
+def test_a_text_that_fits_no_pattern_and_a_number_that_nobody_answers_with_are_left_alone(
+    document: dict[str, Any], word: str
+) -> None:
+    found = of_openapi(document, START).operations
+    assert "counter" not in str(found.get(word))
+    assert "messages" not in str(found.get(word))
+
+
 def test_a_put_under_an_id_of_the_client_s_choice_opens_a_session() -> None:
     messages = ("post /rooms/{id}/messages", "get /rooms/{id}/messages")
     # Of the paths that a GET may be at, the shortest one is no read.
