@@ -38,12 +38,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One drawing, with lines of text above it. Parts stand side by side while each is `wide` pixels wide."""
+    """One drawing, with lines of text above it. Parts stand side by side while each is `wide` pixels wide. `value`
+    stands at the right of the head, `foot` below the drawing: texts of a page, which are broken where they are long."""
 
     drawing: Drawing
     head: str = ""
     keys: tuple[Key, ...] = ()
     wide: int = _WIDE
+    value: str = ""
+    foot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,18 @@ class Chart:
 
     def _part(self, part: Part) -> str:
         head = f'<div style="font-size:12.5px;white-space:pre-line">{_escaped(part.head)}</div>' if part.head else ""
+        if part.value:
+            sides = "display:flex;justify-content:space-between;align-items:end;gap:1em"
+            value = escape(texts.shown(part.value, _MOST_LETTERS))
+            head = f'<div style="{sides}">{head}<strong style="white-space:nowrap">{value}</strong></div>'
+        foot = _escaped_name(texts.shown(part.foot, _MOST_LETTERS))
+        foot = f'<div style="opacity:.8;font-size:11px;overflow-wrap:anywhere">{foot}</div>' if part.foot else ""
         title = texts.shown(
             f"{self.claim}: {part.head.partition(_LINE)[0]}" if part.head else self.claim, _MOST_LETTERS
         )
         words = self.words if len(self._parts) == 1 else ""
         basis = f"flex:1 1 {part.wide}px;min-width:0;max-width:{min(part.wide + 32, _WIDE)}px"
-        return f'<div style="{basis}">{head}{_keys(part.keys)}{part.drawing.svg(title, words)}</div>'
+        return f'<div style="{basis}">{head}{_keys(part.keys)}{part.drawing.svg(title, words)}{foot}</div>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": repr(self)}

@@ -11,7 +11,6 @@ import pandas as pd
 from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import BAD, COLOURS, GOOD, INK, Drawing
 from lab_utils.output.charts.scale import Scale
-from lab_utils.output.charts.text import fitted
 from lab_utils.values import texts
 from lab_utils.values.quantities import counted, quantity
 
@@ -19,7 +18,7 @@ __all__ = ["budgets"]
 
 _MOST: Final = 12
 _MOST_ROWS: Final = 24
-_ROW: Final = 52.0
+_BAR: Final = 15.0
 _WIDE: Final = 30
 """Where a limit is that many times the value, the row is logarithmic: a short bar shows nothing."""
 _BESIDE: Final = COLOURS[4]
@@ -94,11 +93,9 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
     if beside := sum(not row.decides for row in left_out):
         remarks.append(f"not drawn: {counted(beside, 'value')} that {'decides' if beside == 1 else 'decide'} nothing")
 
-    drawing = Drawing(_ROW * max(len(shown), 1) - 10, left=2, right=10)
-    for place, row in enumerate(shown):
-        # A value that several checks measure is labelled with the check.
-        is_one = sum(other.metric == row.metric for other in shown) == 1
-        _draw(drawing, row, place * _ROW, "" if is_one else f" · {row.check}")
+    # A value that several checks measure is labelled with the check.
+    several = {row.metric for row in shown if sum(other.metric == row.metric for other in shown) > 1}
+    parts = [_part(row, f" · {row.check}" if row.metric in several else "") for row in shown]
     used = {row.colour for row in shown}
     keys = [Key(words, colour, opacity=0.85) for colour, words in _COLOURS.items() if colour in used]
     sources = {source for row in shown for source, *_ in row.limits}
@@ -110,7 +107,6 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
         numbers=(1,),
     )
     names = f" Not kept: {', '.join(row.metric for row in broken)}." if broken else ""
-    parts = [Part(drawing)] if shown else []
     return Chart(claim, f"{title}: {claim}.{names}", parts, remark="; ".join(remarks), keys=keys, table=table)
 
 
@@ -129,7 +125,7 @@ def _kept(row: _Row) -> str:
     return f"{row.words}: {'not kept' if row.broken else 'kept'}"
 
 
-def _draw(drawing: Drawing, row: _Row, top: float, where: str) -> None:
+def _part(row: _Row, where: str) -> Part:
     ends = [limit for *_, limit in row.limits if math.isfinite(limit)]
     value = row.value if math.isfinite(row.value) else 0.0
     least, most = min([*ends, value]), max([*ends, value])
@@ -138,12 +134,11 @@ def _draw(drawing: Drawing, row: _Row, top: float, where: str) -> None:
         scale = Scale(smallest / 3, most * 1.3, "log")
     else:
         scale = Scale(min(least, 0.0), most * 1.05 if most > 0 else 1.0)
-    drawing.text((0, top + 12), fitted(texts.shown(row.metric), 500), within=0.7, full=f"{row.metric} ({row.check})")
-    drawing.text((1, top + 12), quantity(row.value, row.unit), anchor="end", bold=True)
-    drawing.boxes([((0, top + 18), (1, top + 27))], INK, 0.1)
-    drawing.boxes([((0, top + 18), (scale.at(value), top + 27))], row.colour, 0.85)
+    drawing = Drawing(_BAR, left=2, right=10, top=0, bottom=0)
+    drawing.boxes([((0, 3), (1, _BAR - 3))], INK, 0.1)
+    drawing.boxes([((0, 3), (scale.at(value), _BAR - 3))], row.colour, 0.85)
     for source, _, limit in row.limits:
         place = scale.at(limit)
-        drawing.lines([((place, top + 15), (place, top + 30))], _SOURCES[source][1], 2.5)
+        drawing.lines([((place, 0), (place, _BAR))], _SOURCES[source][1], 2.5)
     words = f"{row.words}{', logarithmic' if scale.kind == 'log' else ''}{where}"
-    drawing.text((0, top + 40), fitted(words, 720, 11), size=11, soft=True, full=words, within=1)
+    return Part(drawing, texts.shown(row.metric), value=quantity(row.value, row.unit), foot=words)

@@ -253,7 +253,7 @@ def test_a_value_is_drawn_against_both_of_its_budgets() -> None:
     chart = shown(charts.budgets(frames.measurements("r1", [result(measurements=(kept, own, late, rss, none))])))
     assert chart.claim == "2 of 3 measured values keep their budgets"
     assert "1 budget of zero without a bar, 1 kept" in chart.remark
-    words = texts(chart)
+    words = list(drawn(chart).itertext())
     assert words.index("longest") < words.index("growth") < words.index("rss")
     # That rss is beyond its budget is no failure, and does not look like one.
     assert {"value, not kept", "not kept, decides nothing"} <= set(drawn(chart).itertext())
@@ -266,7 +266,18 @@ def test_a_value_is_drawn_against_both_of_its_budgets() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -5.0, 0.0, 1e300, 1e-300])
 def test_any_value_has_a_bar(value: float) -> None:
     odd = Measurement("odd", value, "x", Budget("<", 10.0, "lab"))
-    assert "odd" in texts(charts.budgets(frames.measurements("r1", [result(measurements=(odd,))])))
+    chart = charts.budgets(frames.measurements("r1", [result(measurements=(odd,))]))
+    assert "odd" in drawn(chart).itertext()
+
+
+def test_a_long_name_of_a_value_and_of_its_check_are_shown_whole() -> None:
+    name = "traced growth over all cycles, without a step that came once and a half of another one"
+    one = Measurement(name, 3.0, "x", Budget("<", 10.0, "lab"))
+    check = "memory_usage_validation_during_concurrent_operations_of_very_many_users"
+    both = [result(check, measurements=(one,)), result("second", measurements=(one,))]
+    chart = charts.budgets(frames.measurements("r1", both))
+    assert list(drawn(chart).itertext()).count(name) >= 2
+    assert check in "".join(drawn(chart).itertext())
 
 
 # ------------------------------------------------------------------------------------------------------------- activity

@@ -25,11 +25,12 @@ LONG = "a_check_whose_name_is_as_long_as_any_that_there_is_and_longer"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = Store(tmp_path_factory.mktemp("outputs")).begin(about("first", "second", LONG))
     race = Finding("race", "two were made " * 20, ("1  the first: begins", "w" * 500, TOKEN))
+    again = Finding("race", "three were made", ("1  the third: begins",))
     chain = Finding(
         "shared-object", "'a' and 'b' can both reach one object", ("a.agent.x -> <B>; more", "b.y -> <B>; more")
     )
     results = (
-        result("first", failed(race, chain), duration_s=12.5),
+        result("first", failed(race, again, chain), duration_s=12.5),
         result("second", Verdict.passed("3 things compared; 40 others; 7 more"), duration_s=3.25),
         result(LONG, duration_s=110.0),
     )
@@ -96,11 +97,15 @@ def test_print_opens_what_did_not_pass_and_brings_back_what_was_filtered(folder:
     field = "document.querySelector('table.checks').previousElementSibling.querySelector('input')"
     tab.evaluate(f"{{ const f = {field}; f.value = 'nothing'; f.dispatchEvent(new Event('input')); }}")
     tab.call("Emulation.setEmulatedMedia", media="print")
-    folded = "tr.PASS details, details.kept, .lab-chart details"
+    folded = "tr.PASS details, details.kept, details.further, .lab-chart details"
     hidden = "[...document.querySelectorAll('main *')].filter((one) => !one.closest('svg, .no-print') && !one.matches('wbr, br')"
     visible = "one.checkVisibility({contentVisibilityAuto: true})"
     assert tab.evaluate(f"{hidden} && !one.closest('{folded}') && !{visible}).map((one) => one.outerHTML)") == []
     assert tab.evaluate("[...document.querySelectorAll('tr.FAIL details p')].length") > 0
+    # A further finding of a cause is printed as its sentence alone.
+    assert tab.evaluate(f"[...document.querySelectorAll('.further > summary')].filter((one) => {visible}).length") == 1
+    assert not tab.evaluate(f"[...document.querySelectorAll('.further pre')].some((one) => {visible})")
+    assert tab.evaluate("document.querySelectorAll('.further pre').length") == 1
     # What passed is printed in a line or two each: its details would be fifty pages.
     inside = "[...document.querySelectorAll('tr.PASS details, details.kept')].flatMap((one) => [...one.querySelectorAll('p, table')])"
     assert tab.evaluate(f"{inside}.length") > 0
