@@ -8,7 +8,8 @@ import base64
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,8 +102,10 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
                 if word == "total" and answer.value != 5:
                     trouble = f"after an add of 5 the total is {answer.value!r}; does `answer` name the number?"
                 trouble = trouble or _nothing_found(target.service.operations[word], answer)
-            for row in rows:
+            for row, more in _alike(rows):
                 _show(row)
+                if more:
+                    print(f"  and {more} more like it")
             for event in events[-3:]:
                 print(f"  event {event.id or '-'} {event.type or '-'}: {shown(event.data, _LONGEST)}")
             for name, value in session.values.items() if word == "open" else ():
@@ -202,6 +205,15 @@ class _Rows:
         lines = self._log.read_text(encoding="utf-8").splitlines()
         new, self._read = lines[self._read :], len(lines)
         return iter([json.loads(line) for line in new])
+
+
+def _alike(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each row, and how many follow it that would be shown alike, as the logins of several users are."""
+    for _, same in groupby(
+        rows, key=lambda row: {name: row.get(name) for name in ("word", "request", "body", "answer")}
+    ):
+        first, *more = same
+        yield first, len(more)
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -93,6 +93,9 @@ def run(plan: Plan, console: Console | None = None) -> str:
         try:
             if plan.resumed is not None:
                 opened.take_results(plan.resumed)
+                display.line(
+                    f"taken over from {plan.resumed.run_id}: the results of the checks that it has done", console
+                )
             if plan.baseline is not None:
                 known = counted(len(plan.baseline.known), "known finding")
                 display.line(shown(f"baseline: {plan.baseline.source}: {known}"), console)
@@ -360,10 +363,17 @@ def _not_fine(results: Iterable[CheckResult], known: Collection[str]) -> Iterato
     for result in results:
         if result.outcome not in _FINE:
             word = "KNOWN" if result.check in known else str(result.outcome)
-            checks.setdefault((word, result.verdict.reason), []).append(result.check)
+            checks.setdefault((word, _brief(result.verdict.reason)), []).append(result.check)
     for (word, reason), (first, *others) in checks.items():
         also = f" and {counted(len(others), 'other check')}" if others else ""
         yield f"{word} {first}{also}: {reason}"
+
+
+def _brief(reason: str) -> str:
+    """The reason with the number of the parts that were left out, which the report names: they are long, and decide
+    nothing here."""
+    found, *parts = reason.split("; left out: ")
+    return f"{found}; {counted(len(parts), 'part')} left out" if parts else reason
 
 
 def _passed(outcomes: Sequence[Outcome]) -> str:

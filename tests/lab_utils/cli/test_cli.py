@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_checks_with_one_reason_have_one_line(notebooks: Notebooks, capsys: pyte
         f"UNKNOWN {NAMES[0]} and {counted(len(NAMES) - 2, 'other check')}: nothing starts",
         f"UNKNOWN {NAMES[-1]}: something else",
     ]
+
+
+def test_the_parts_that_were_left_out_are_a_number_in_the_summary(
+    notebooks: Notebooks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = "; left out: events (the target lacks: events); left out: " + "tools, " * 99
+    notebooks.results[0] = result(NAMES[0], replace(failed(), reason=f"1 finding: canary-leak{parts}"))
+    assert run() == 1
+    assert f"FAIL {NAMES[0]}: 1 finding: canary-leak; 2 parts left out\n" in capsys.readouterr().out
 
 
 def test_a_finding_counts_though_its_notebook_is_ok_and_what_does_not_apply_stands_beside(

@@ -182,6 +182,7 @@ def test_an_interrupted_run_goes_on_with_what_it_has(
         len(json.loads(path.read_text())["results"]) for path in folder.glob("*.partial/results/*.json")
     )
     assert main(["run", "--resume", name or opened.run_id, "--seed", "9"]) == 0
+    assert f"taken over from {opened.run_id}" in capsys.readouterr().out
     assert seen[:2] == [1, 1]
     again = read_run(find_run(folder)).about
     assert (again.get("resumed_from"), again["seed"], again["target"]) == (opened.run_id, 9, "reference")

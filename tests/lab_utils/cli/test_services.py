@@ -8,6 +8,7 @@ import pytest
 
 import lab_utils.service
 from lab_utils.cli import main
+from lab_utils.cli.check_service import _alike
 from lab_utils.cli.plan import of_target
 from lab_utils.service.credentials import Credentials
 from lab_utils.service.file import WORDS, read_service
@@ -41,6 +42,14 @@ def test_each_request_is_tried_once_and_shown(file: Path, capsys: pytest.Capture
         "each request was done",
     ):
         assert words in out
+
+
+def test_logins_that_are_shown_alike_are_shown_once() -> None:
+    login = {"word": "login", "request": "POST /login", "body": "***", "answer": "200 ***"}
+    other = {**login, "answer": "401 no"}
+    opened = {"word": "open", "request": "POST /rooms", "headers": {"a": "1"}, "answer": "201"}
+    rows = [{**login, "n": 1}, {**login, "n": 2}, other, opened]
+    assert [(row["answer"], more) for row, more in _alike(rows)] == [("200 ***", 1), ("401 no", 0), ("201", 0)]
 
 
 START = '"-m", "lab_utils.service.planted"'
