@@ -64,6 +64,9 @@ class _Search:
         self.met: dict[int, Any] = {id(item): item}
         self.holds: dict[int, int] = {}
         self.closes: list[int] = []  # Objects that the item itself holds, on a way that leads back to it.
+        self.ring: tuple[int, int] | None = (
+            None  # A holder, and an object that it holds on a way that leads back to it.
+        )
         self.unheld: list[int] = []
         self.ignored = {id(thing) for thing in ignore}
         self.named = {id(root): name for name, root in roots.items()}
@@ -97,6 +100,7 @@ class _Search:
             if holder is self.item:
                 self.closes += parts
             if id(holder) in self.met or not parts:
+                self.ring = self.ring or self._ring(holder, parts)
                 continue
             self.met[id(holder)] = holder
             self.holds[id(holder)] = parts[0]
@@ -121,10 +125,17 @@ class _Search:
         """The text for a walk that met nothing known."""
         if self.closes:
             return f"a cycle: {described(_plain(self.item), [self.item, *self._chain(self.closes[0])])}"
+        ring = ""
+        if self.ring is not None:
+            first, second = self.ring
+            ring = f"a cycle: {described(_plain(self.met[first]), [self.met[first], *self._chain(second)])}"
         outer = [key for key in self.unheld if key != id(self.item)]
         if outer:
             chained = self._chain(outer[0])
-            return f"held by nothing that the collector sees: {described(_plain(chained[0]), chained)}"
+            last = f"held by nothing that the collector sees: {described(_plain(chained[0]), chained)}"
+            return f"{ring}; also {last}" if ring else last
+        if ring:
+            return ring
         if self.layer:
             chained = self._chain(id(self.layer[0]))
             return f"held from farther away than was looked: {described(_plain(chained[0]), chained)}"
@@ -135,6 +146,13 @@ class _Search:
             f"nothing that the collector sees holds {short(self.item)}; its holder is C code, a running function, or a "
             "container of plain values"
         )
+
+    def _ring(self, holder: Any, parts: Iterable[int]) -> tuple[int, int] | None:
+        """The holder and one of its parts, if the way from that part down to the item comes through the holder."""
+        if id(holder) == id(self.item):
+            return None
+        through = (part for part in parts if any(one is holder for one in self._chain(part)[1:]))
+        return next(((id(holder), part) for part in through), None)
 
     def _chain(self, key: int) -> list[Any]:
         chained = [self.met[key]]

@@ -496,3 +496,34 @@ async def test_looking_for_who_holds_asyncios_own_leaves_the_collector_working()
     # Held by the module alone, in 3.12 by something that is no variable of it.
     assert held_by(asyncio.all_tasks.__globals__["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"])
     gc.collect()
+
+
+def test_a_cycle_that_holds_the_object_without_it_is_shown() -> None:
+    def held() -> Thing:
+        thing, first, second = Thing(), Slotted(), Slotted()
+        first.held, second.held = second, [first, thing]
+        return thing
+
+    text = held_by(held())
+    assert text.startswith("a cycle: ")
+    assert ".held.held[1] -> " in text
+
+
+async def test_a_task_whose_own_frame_names_it_is_shown_as_the_cycle_that_holds_the_object() -> None:
+    async def fails(thing: Thing) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        raise RuntimeError(thing.own[:1])
+
+    thing = Thing()
+    task = asyncio.create_task(fails(thing))
+    await asyncio.wait([task])
+    assert task.exception() is not None
+    gc.disable()
+    try:
+        del task
+        text = held_by(thing)
+    finally:
+        gc.enable()
+    assert text.startswith("a cycle: ")
+    assert "<local task>" in text
