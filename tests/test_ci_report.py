@@ -115,7 +115,7 @@ def ran(tmp_path: Path, **environment: str) -> tuple[list[list[str]], dict[str, 
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    calls = [call.splitlines() for call in said.read_text().split("---\n") if call]
+    calls = [call.splitlines() for call in (said.read_text() if said.exists() else "").split("---\n") if call]
     return calls, dict(line.split("=", 1) for line in outputs.read_text().splitlines())
 
 
@@ -131,6 +131,14 @@ def test_the_script_runs_the_lab_bundles_the_report_and_keeps_the_code(tmp_path:
     assert not (tmp_path / "x").exists()
     assert outputs["code"] == "1"
     assert outputs["folder"] == str((tmp_path / "out" / "r1").resolve())
+
+
+def test_a_service_is_judged_in_place_of_a_target_and_neither_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    calls, _ = ran(tmp_path / "one", TARGET="", SERVICE="service.toml")
+    assert calls[0] == ["run", "--service", "service.toml", "--profile", "smoke", "--out", "out"]
+    (tmp_path / "none").mkdir()
+    assert ran(tmp_path / "none", TARGET="") == ([], {"code": "2"})
 
 
 def test_wrong_usage_reports_no_earlier_run(tmp_path: Path) -> None:
@@ -151,4 +159,5 @@ def test_the_action_names_scripts_that_are_there_and_runs_no_text_of_an_input() 
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "lab.yml").read_text())
     (used,) = [step for step in workflow["jobs"]["judge"]["steps"] if step.get("uses") == "./"]
     assert set(used["with"]) <= set(action["inputs"])
-    assert action["inputs"]["target"]["required"]
+    given = next(step["env"] for step in action["runs"]["steps"] if step.get("id") == "run")
+    assert {"TARGET": "${{ inputs.target }}", "SERVICE": "${{ inputs.service }}"}.items() <= given.items()

@@ -2,7 +2,15 @@
 # Runs the lab as action.yml's inputs say, and bundles the report. It ends with 0: the step that comes last fails the job
 # with the run's own code, when everything is reported. Outputs: code, folder, bundle, comment.
 set -euo pipefail
-words=(run --target "$TARGET" --profile "${PROFILE:-smoke}" --out "${OUT:-outputs}")
+if [ -z "${TARGET:-}${SERVICE:-}" ]; then
+    echo "::error title=nothing to judge::give the input target, as mypackage.lab:MyTarget, or service, as service.toml"
+    echo "code=2" >>"$GITHUB_OUTPUT"
+    exit 0
+fi
+words=(run)
+if [ -n "${TARGET:-}" ]; then words+=(--target "$TARGET"); fi
+if [ -n "${SERVICE:-}" ]; then words+=(--service "$SERVICE"); fi
+words+=(--profile "${PROFILE:-smoke}" --out "${OUT:-outputs}")
 # Words of the user's, split at blanks and nothing else: no sign in them is the shell's.
 read -r -a more <<<"${ARGUMENTS:-}"
 words+=("${more[@]}")
