@@ -48,6 +48,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["breakable"] = breakable
     environment.filters["coded"] = _coded
     environment.filters["counted"] = counted
+    environment.filters["headed"] = _headed
     environment.filters["telling"] = _telling
     return environment
 
@@ -72,6 +73,11 @@ def style(*names: str) -> str:
 def _coded(text: str) -> Markup:
     """The text as HTML, with the parts between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
+
+
+def _headed(text: str) -> str:
+    """The text as a heading: with a capital, unless it begins with a name of code."""
+    return text if "_" in text.partition(" ")[0] else f"{text[:1].upper()}{text[1:]}"
 
 
 def _telling(lines: Sequence[Mapping[str, str]], most: int) -> list[Mapping[str, str]]:

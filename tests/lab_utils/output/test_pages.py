@@ -16,7 +16,7 @@ import pytest
 from lab_utils.judges.identity import identified
 from lab_utils.output import pages
 from lab_utils.output.frames import load
-from lab_utils.output.pages.templating import _telling, moment
+from lab_utils.output.pages.templating import _headed, _telling, moment
 from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.result import CheckResult
@@ -341,6 +341,14 @@ def test_an_anomaly_of_a_check_of_somebody_s_own_has_a_heading_like_the_others(t
     text, summary = page_and_summary(run)
     assert "A customer was billed twice." in text
     assert "## Cause 1: A customer was billed twice." in summary
+
+
+@pytest.mark.parametrize(
+    ("text", "heading"),
+    [("traced growth, in MB", "Traced growth, in MB"), ("service_memory: growth", "service_memory: growth"), ("", "")],
+)
+def test_a_heading_begins_with_a_capital_unless_with_a_name_of_code(text: str, heading: str) -> None:
+    assert _headed(text) == heading
 
 
 def test_where_a_summary_cuts_a_witness_the_lines_that_differ_stay() -> None:
