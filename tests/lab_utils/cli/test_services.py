@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,9 +46,9 @@ def test_each_request_is_tried_once_and_shown(file: Path, capsys: pytest.Capture
 
 
 def test_logins_that_are_shown_alike_are_shown_once() -> None:
-    login = {"word": "login", "request": "POST /login", "body": "***", "answer": "200 ***"}
+    login: dict[str, Any] = {"word": "login", "request": "POST /login", "body": "***", "answer": "200 ***"}
     other = {**login, "answer": "401 no"}
-    opened = {"word": "open", "request": "POST /rooms", "headers": {"a": "1"}, "answer": "201"}
+    opened: dict[str, Any] = {"word": "open", "request": "POST /rooms", "headers": {"a": "1"}, "answer": "201"}
     rows = [{**login, "n": 1}, {**login, "n": 2}, other, opened]
     assert [(row["answer"], more) for row, more in _alike(rows)] == [("200 ***", 1), ("401 no", 0), ("201", 0)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lab_utils.judges.anomalies import FOLLOWS, SENTENCES, severity
 from lab_utils.judges.causes import Cause, causes, may_follow
 from lab_utils.judges.identity import identified
@@ -80,7 +82,7 @@ def test_each_finding_that_is_shown_says_something_new() -> None:
 def test_the_most_serious_cause_comes_first_and_an_unknown_anomaly_speaks_for_itself() -> None:
     made = grouped(a=(one("of-my-own", sentence="what I found"), one("memory-growth"), one("foreign-rows")))
     assert [cause.anomaly for cause in made] == ["foreign-rows", "memory-growth", "of-my-own"]
-    assert made[2].sentence == "what I found"
+    assert made[2].sentence == "what I found."
     assert severity("of-my-own") > severity("memory-growth")
 
 
@@ -97,3 +99,16 @@ def test_who_is_affected_is_counted_over_all_findings() -> None:
     )
     (cause,) = causes(identified([result("a", verdict, operations=ops)]))
     assert (cause.users, cause.affected) == (("ada", "bo"), "2 users affected; 3 findings in 1 check.")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "heading"),
+    [
+        ("a customer was billed twice", "A customer was billed twice."),
+        ("bo read what ada wrote", "bo read what ada wrote."),
+        ("'a' was billed twice!", "'a' was billed twice!"),
+    ],
+)
+def test_a_sentence_of_somebody_s_own_is_a_heading_that_alters_no_name(sentence: str, heading: str) -> None:
+    (made,) = grouped(a=(one("of-my-own", sentence=sentence),))
+    assert made.sentence == heading
