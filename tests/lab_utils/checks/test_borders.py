@@ -6,7 +6,6 @@ import asyncio
 import gc
 import itertools
 import random
-import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
@@ -140,19 +139,6 @@ def test_keys_that_a_comparison_folds_are_two_in_one_part() -> None:
     assert {pair.anomaly("") for pair in pairs} == {"merged-identity", "merged-types", "wrong-thread"}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ("FoundByEquality", r"get_or_create of .* returned the agent of"),
-        ("PlansFolded", r"for supervise of .* an agent worked in the name of"),
-    ],
-)
-def test_a_call_that_makes_nothing_new_for_another_is_found(wrong: str, said: str) -> None:
-    findings = judged(judge_identities, wrong).findings
-    assert {finding.anomaly for finding in findings} >= {"merged-identity"}
-    assert any(re.search(said, finding.sentence) for finding in findings)
-
-
 class Deaf(ReferenceTarget):
     """Clients are there, and nothing is sent to them."""
 
@@ -172,36 +158,17 @@ class FirstEndFails(ReferenceTarget):
         return await super().end(user)
 
 
-@pytest.mark.parametrize(
-    ("check", "wrong", "outcome", "said"),
-    [
-        (
-            "agent_lifecycle_management_per_user",
-            PLANTED["OneLeftOver"].make,
-            Outcome.FAIL,
-            "the end of all, of 6 agents, was reported as",
-        ),
-        ("shared_state_contamination_detection", Deaf, Outcome.UNKNOWN, "no canary came back to its own writer"),
-        (
-            "event_delivery_isolation_between_users",
-            PLANTED["AnyOrigin"].make,
-            Outcome.FAIL,
-            "a page of another site was let in",
-        ),
-        (
-            "resource_cleanup_after_user_session_termination",
-            FirstEndFails,
-            Outcome.FAIL,
-            "witness=('ValueError: the first end of all fails',)",
-        ),
-    ],
-)
-def test_a_check_meets_what_it_must_not_take_on_trust(
-    check: str, wrong: Callable[[], Any], outcome: Outcome, said: str
-) -> None:
-    verdict = runner.run_check(check, target=wrong, stuck_after=10.0).verdict
-    assert verdict.outcome is outcome
-    assert said in f"{verdict.reason} {verdict.findings}"
+def test_a_check_whose_clients_hear_nothing_is_unknown() -> None:
+    verdict = runner.run_check("shared_state_contamination_detection", target=Deaf, stuck_after=10.0).verdict
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "no canary came back to its own writer" in verdict.reason
+
+
+def test_a_call_that_fails_before_the_check_begins_to_count_is_found() -> None:
+    check = "resource_cleanup_after_user_session_termination"
+    verdict = runner.run_check(check, target=FirstEndFails, stuck_after=10.0).verdict
+    assert verdict.outcome is Outcome.FAIL
+    assert "witness=('ValueError: the first end of all fails',)" in f"{verdict.findings}"
 
 
 class Fewer(ReferenceTarget):
