@@ -356,13 +356,14 @@ async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() 
         raised.clear()
 
 
-async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
+@pytest.mark.parametrize("of_the_second", [Waiting, Closable, BaseAgent])
+async def test_the_end_of_a_second_session_waits_for_the_first_one_s(of_the_second: type[BaseAgent]) -> None:
     gate = Gate()
-    async with registry_of(hanging=hanging(gate), waiting=Waiting) as registry:
+    async with registry_of(hanging=hanging(gate), second=of_the_second) as registry:
         await registry.create_agent_for_user("ada", "hanging", context())
         first = asyncio.create_task(registry.cleanup_user_session("ada"))
         await gate.reached()
-        await registry.create_agent_for_user("ada", "waiting", context())
+        await registry.create_agent_for_user("ada", "second", context())
         second = asyncio.create_task(registry.cleanup_user_session("ada"))
         await turns(20)
         assert not second.done()
@@ -370,3 +371,20 @@ async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
         assert (await second)["cleaned_agents"] == 1
         assert first.done()
         await first
+
+
+async def test_an_end_is_joined_also_when_that_of_the_session_before_is_over() -> None:
+    older, newer = Gate(), Gate()
+    async with registry_of(older=hanging(older), newer=hanging(newer)) as registry:
+        ends = []
+        for name, gate in (("older", older), ("newer", newer)):
+            await registry.create_agent_for_user("ada", name, context())
+            ends.append(asyncio.create_task(registry.cleanup_user_session("ada")))
+            await gate.reached()
+        older.open()
+        await ends[0]
+        joining = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await turns(20)
+        assert not joining.done()
+        newer.open()
+        assert [(await end)["status"] for end in (ends[1], joining)] == ["cleaned", "cleaned"]
