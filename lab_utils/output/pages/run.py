@@ -144,7 +144,7 @@ def _values(
         _calibrated(calibrations),
         *([f"{counted(beside, 'check')} {'does' if beside == 1 else 'do'} not apply to this target"] if beside else []),
         *([f"Only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []),
-        *_cut_off(about, resuming),
+        *_cut_off(about, status, resuming),
         *_by_baseline(about),
     ]
     return {
@@ -249,12 +249,14 @@ def _calibrated(calibrations: list[dict[str, Any]]) -> str:
     return f"{caught} of {len(calibrations)} planted registries were caught, each wrong in one way"
 
 
-def _cut_off(about: Mapping[str, Any], resuming: str) -> Iterator[str]:
+def _cut_off(about: Mapping[str, Any], status: str, resuming: str) -> Iterator[str]:
     """The notebooks that did not end by themselves: the interrupted ones together, the others with their reason."""
     notebooks = about.get("notebooks", {})
     ends = [(one["name"], notebooks[one["name"]]) for one in about["catalog"] if notebooks.get(one["name"])]
-    if interrupted := [name for name, ended in ends if ended["status"] == "cancelled"]:
-        yield f"Cut off: {', '.join(interrupted)}; {resuming} makes what is missing"
+    interrupted = [name for name, ended in ends if ended["status"] == "cancelled"]
+    if interrupted or status == "cancelled":
+        # Of a notebook that was cut off before it came to its first check nothing is recorded.
+        yield f"Cut off{': ' if interrupted else ''}{', '.join(interrupted)}; {resuming} makes what is missing"
     for name, ended in ends:
         if ended["status"] not in ("ok", "failed", "cancelled"):
             yield reported(f"{name} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)

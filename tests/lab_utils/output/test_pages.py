@@ -335,6 +335,12 @@ def test_a_run_outside_outputs_says_where_it_is_taken_up(
     assert str(tmp_path) not in text
 
 
+def test_a_run_that_was_cut_off_says_so_also_where_no_notebook_ended(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),), status="cancelled")
+    for text in page_and_summary(run):
+        assert f"Cut off; registry-lab run --resume {run.run_id}" in text.replace("\\", "")
+
+
 def test_an_anomaly_of_a_check_of_somebody_s_own_has_a_heading_like_the_others(tmp_path: Path) -> None:
     own = Finding("two-bills", "a customer was billed twice", ("bill 1",))
     run = published(tmp_path, (result("bills", failed(own)),), status="findings")
