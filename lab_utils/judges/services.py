@@ -219,17 +219,21 @@ def events_own(listened: Sequence[Listened], users: Iterable[str], own_only: boo
 class Growth:
     """How one quantity of a process tree grew a cycle: least and most (95%) of each series, measured one after another.
 
-    `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects".
+    `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects". `after_rest`: the growth
+    a cycle from the end of the last series to the end of another one, before which abandoned runs had time to end; None
+    if nobody measured it.
     """
 
     what: str
     unit: str
     intervals: tuple[tuple[float, float], ...]
     limit: float
+    after_rest: float | None = None
 
     @property
     def is_kept(self) -> bool:
-        return bool(self.intervals) and all(low >= self.limit for low, _ in self.intervals)
+        grows = bool(self.intervals) and all(low >= self.limit for low, _ in self.intervals)
+        return grows and (self.after_rest is None or self.after_rest >= self.limit)
 
 
 def nothing_kept(growths: Sequence[Growth], users: int, written: float, control: Mapping[str, float]) -> Verdict:
@@ -246,6 +250,8 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
             continue
         shown = [f"series {n}: {low:,.0f} to {high:,.0f} {growth.unit} a cycle (95%)" for n, (low, high)
                  in enumerate(growth.intervals, 1)]  # fmt: skip
+        if growth.after_rest is not None:
+            shown.append(f"and after a rest, beyond the end of these: {growth.after_rest:,.0f} {growth.unit} a cycle")
         without = f"without payload: {control.get(growth.what, 0.0):,.0f} a cycle"
         per = f"a cycle in which {users} users come, write {written:,.0f} bytes in all, and leave"
         name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"

@@ -134,7 +134,9 @@ class Promises(Struct, frozen=True, forbid_unknown_fields=True):
     client names. `own_events`: whether a stream has its own session's events only. `shared`: regular expressions of
     texts that all users see by design. `survives_restart`: whether written data is there after a restart.
     `latency_beside_burst_s`: the longest median wait of a user beside another one's burst. `stream_outlives_token_s`:
-    the seconds for which a stream may go on after the token of its listener has expired.
+    the seconds for which a stream may go on after the token of its listener has expired. `run_outlives_caller_s`: the
+    seconds for which a run may go on, and hold its session, after its caller has dropped the request; by default
+    `bounds.deadline_s`.
     """
 
     identity: Literal["proved", "claimed", "none"] = "proved"
@@ -151,6 +153,7 @@ class Promises(Struct, frozen=True, forbid_unknown_fields=True):
     survives_restart: bool = False
     latency_beside_burst_s: float | None = None
     stream_outlives_token_s: float | None = None
+    run_outlives_caller_s: float | None = None
 
 
 class Bounds(Struct, frozen=True, forbid_unknown_fields=True):
@@ -373,6 +376,11 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
         yield (
             f"promises.stream_outlives_token_s = {seconds:g}: give seconds from 0 to those of bounds.seconds "
             f"({service.bounds.seconds:g}), or leave it out, and streams are not asked when their token has expired"
+        )
+    if (seconds := service.promises.run_outlives_caller_s) is not None and not 0 <= seconds <= service.bounds.seconds:
+        yield (
+            f"promises.run_outlives_caller_s = {seconds:g}: give seconds from 0 to those of bounds.seconds "
+            f"({service.bounds.seconds:g}), or leave it out for those of bounds.deadline_s"
         )
     for word in service.promises.only_owner or ():
         if word not in WORDS:

@@ -145,3 +145,16 @@ def test_memory_is_kept_where_what_was_written_is_found_again_in_each_series() -
     assert judged((900, 1_100), (800, 1_000), control=900.0) == []
     threads = Growth("threads", "objects", ((4.0, 4.0), (4.0, 4.0)), limit=2.0)
     assert anomalies(nothing_kept([threads], 4, 1.0, {})) == ["threads-kept"]
+
+
+def test_what_a_rest_gives_back_is_not_kept() -> None:
+    def judged(after_rest: float | None) -> list[str]:
+        growth = Growth("memory", "bytes", ((900, 1_100), (800, 1_000)), 250.0, after_rest)
+        return anomalies(nothing_kept([growth], 4, 1_000.0, {"memory": 0.0}))
+
+    assert judged(None) == ["memory-kept"]
+    assert judged(900.0) == ["memory-kept"]
+    assert judged(10.0) == judged(-4_000.0) == []
+    # A fall after a rest makes no growth of what was flat.
+    flat = Growth("memory", "bytes", ((-10, 10), (-10, 10)), 250.0, 900.0)
+    assert anomalies(nothing_kept([flat], 4, 1_000.0, {"memory": 0.0})) == []
