@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_LONGEST_S: Final = 5.0
+_LONGEST_S: Final = 2.0
 
 
 async def attempt(trial: Trial, work: Awaitable[Any], what: str, *, may_fail: bool = False) -> Any:
@@ -48,7 +48,7 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str, *, may_fail: bo
 
 
 async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what: str) -> None:
-    """Ask in a full house, `refusals` times. After five seconds no more is asked: a target may
+    """Ask in a full house, `refusals` times. After two seconds, and ten refusals, no more is asked: a target may
     wait for a place before it refuses."""
     wanted, allowance = int(trial.parameters["refusals"]), Allowance(_LONGEST_S)
     for number in range(wanted):
@@ -110,19 +110,32 @@ def require_refused(trial: Trial, answer: object, kind: Refusal, accepted: str, 
 
 
 async def live(trial: Trial, target: Target, handles: Sequence[Handle]) -> list[Handle]:
-    """Those of the agents that answer. The others must refuse as CLOSED."""
-    found = []
-    for handle in handles:
+    """Those of the agents that answer. The others must refuse as CLOSED. Users are asked at once, one after another
+    each agent of a user."""
+    found: set[int] = set()
+
+    async def look(handle: Handle) -> None:
         run = target.run(handle, Command("read", {"key": "a key that nobody writes"}))
         answer = await attempt(trial, run, f"a run of {handle.instance}")
         if not isinstance(answer, BaseException):
-            found.append(handle)
+            found.add(id(handle))
             sentence = f"{handle.instance} of {handle.user!r} answered {answer!r:.80} for a key that nobody writes"
             trial.require(answer is None, "wrong-answer", sentence, said(answer))
         else:
             sentence = f"{handle.instance} of {handle.user!r} is not there any more, and {said(answer)}"
             trial.require(is_refused(answer, Refusal.CLOSED), "wrong-refusal", sentence, said(answer))
-    return found
+
+    async def look_at_all(agents: Sequence[Handle]) -> None:
+        for handle in agents:
+            await look(handle)
+
+    by_user: dict[str, list[Handle]] = {}
+    for handle in handles:
+        by_user.setdefault(handle.user, []).append(handle)
+    for answer in await trial.waiting.together(map(look_at_all, by_user.values())):
+        if isinstance(answer, BaseException):
+            raise answer
+    return [handle for handle in handles if id(handle) in found]
 
 
 async def ended_beside(trial: Trial, work: Mapping[str, Awaitable[Any]], held: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from lab_utils.checks.limits_and_time.asking import (
     said,
 )
 from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target, brings_a_manager
-from lab_utils.trial import Trial
+from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import Exited, Failure, Gate, OnlyFor, exiting
 
 __all__ = ["user_caps"]
@@ -69,11 +69,20 @@ async def _opened(trial: Trial, making: Hook | None = None) -> Target:
 
 
 async def _fill(trial: Trial, target: Target, users: list[str]) -> list[Handle]:
-    answers = [await attempt(trial, of(trial, target, user).create("helper"), "a create") for user in users]
+    answers = await _at_once(trial, [(user, of(trial, target, user).create("helper")) for user in users])
     handles = [answer for answer in answers if isinstance(answer, Handle)]
     sentence = f"{_places(trial)} users may be there, and {len(handles)} of {len(users)} were let in"
     trial.require(len(handles) == len(users), cause("limit-too-early", *answers), sentence, *map(said, answers))
     return handles
+
+
+async def _at_once(trial: Trial, creates: Sequence[tuple[str, Awaitable[Handle]]]) -> list[Any]:
+    """The answers to creates of several users, as of `attempt`, in the order given."""
+    answers = await trial.waiting.together([attempt(trial, work, f"a create of {user!r}") for user, work in creates])
+    for answer in answers:
+        if isinstance(answer, Stuck):
+            raise answer
+    return answers
 
 
 def _count(trial: Trial, target: Target, expected: int, when: str) -> None:
@@ -99,8 +108,8 @@ async def _full_house(trial: Trial, way: str) -> None:
     _count(trial, target, len(users), "after users who were refused")
     there = await live(trial, target, handles)
     trial.require(len(there) == len(handles), "evicted-live", "users who were there had to go for those who were not")
-    for user in users:
-        answer = await attempt(trial, of(trial, target, user).create("analyst"), "a create of a present user")
+    answers = await _at_once(trial, [(user, of(trial, target, user).create("analyst")) for user in users])
+    for user, answer in zip(users, answers, strict=True):
         sentence = f"{user!r} is there, and a create is refused since the house is full: {said(answer)}"
         trial.require(isinstance(answer, Handle), cause("insider-refused", answer), sentence, said(answer))
     if Capability.END not in target.capabilities:

@@ -107,8 +107,9 @@ def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None
 
 
 async def _see_all(hunt: LeakHunt, users: Sequence[str]) -> None:
-    for user in users:
-        await hunt.see_agent_of(user, "helper")
+    for answer in await hunt.trial.waiting.together([hunt.see_agent_of(user, "helper") for user in users]):
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 async def _keep_anchor(hunt: LeakHunt) -> Handle:

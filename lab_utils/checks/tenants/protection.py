@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lab_utils.checks.golden_path.model_trouble import patiently_over_http
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.prompts import Sent, own_prompts
@@ -22,6 +23,8 @@ _TIERS: Mapping[str, frozenset[str]] = {
     "business": frozenset({"business"}),
     "free": frozenset(),
 }
+_LONGEST_S = 30.0
+"""Seconds for customers alone: of a slow target fewer are watched."""
 _RECIPES = (
     Recipe("desk"),
     Recipe("team", requires=frozenset({"business"})),
@@ -187,7 +190,13 @@ async def body(trial: Trial) -> None:
     # Every other customer of each tier watches, and the rest act.
     watching = [user for position, user in enumerate(users) if (position // len(_TIERS)) % 2 == 0]
     alone: dict[str, list[Observed]] = {}
+    took = OwnTime()
     for position, user in enumerate(watching):
+        if took.seconds() > _LONGEST_S and position >= len(_TIERS):
+            # They are there and act all the same.
+            late, watching = len(watching) - position, watching[:position]
+            trial.leave_out(f"what {late} of {late + position} customers observe, for want of time")
+            break
         alone[user] = await _alone(trial, user, tiers[user], rows[user])
         trial.progress("customers alone", position / len(watching) / 2)
     target = await trial.target(_RECIPES, copy.deepcopy(rows))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.succession import Life, no_resurrection
 from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe, Refused, Subscription, Target
@@ -26,6 +27,8 @@ _SUCCESSORS = 80
 _AT_ONCE = 8
 """So many that some object of the next ones stands where one of the last ones stood, whatever else was made since."""
 _PAUSE_S = 0.1
+_LONGEST_S, _LEAST = 40.0, 48
+"""Seconds for those who come for a moment, and how many come at least: a slow target has fewer than all."""
 _PERMITTED = frozenset({"admin"})
 """The permissions of the first lives, which the second ones do not bring."""
 
@@ -247,6 +250,14 @@ async def judge_successors(trial: Trial) -> None:
                 await asyncio.gather(last, return_exceptions=True)
         await target.end(user)
 
+    async def live(user: str, handle: Handle, note: str) -> list[Seen]:
+        seen = [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
+        for key in ("note", "another note"):
+            await target.run(handle, Command("write", {"key": key, "value": note}))
+        await target.run(handle, Command("think", {"thoughts": [note]}))
+        seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
+        return seen
+
     async def lives(crowd: Sequence[str]) -> list[Seen]:
         notes = {user: canary(user, "a short life", 0) for user in crowd}
         clients = {user: target.subscribe(user) for user in crowd if Capability.EVENTS in can}
@@ -257,11 +268,11 @@ async def judge_successors(trial: Trial) -> None:
         for user, handle in handles.items():
             if Capability.AGENT_IDS in can and (owner := owners.setdefault(target.agent_id(handle), user)) != user:
                 reused.append(f"the agent of {user!r} has the id {target.agent_id(handle)!r}, as one of {owner!r} had")
-            seen += [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
-            for key in ("note", "another note"):
-                await target.run(handle, Command("write", {"key": key, "value": notes[user]}))
-            await target.run(handle, Command("think", {"thoughts": [notes[user]]}))
-            seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
+        # At once: one after another, users of a slow target would take their time.
+        for answer in await trial.waiting.together([live(user, handles[user], notes[user]) for user in crowd]):
+            if isinstance(answer, BaseException):
+                raise answer
+            seen += answer
         if clients:
             await trial.flush()
         seen += [Seen(user, "the events of a new client", client.received()) for user, client in clients.items()]
@@ -276,7 +287,11 @@ async def judge_successors(trial: Trial) -> None:
             await asyncio.gather(beside, return_exceptions=True)
         return seen
 
+    took = OwnTime(_LONGEST_S)
     for start in range(0, _SUCCESSORS, _AT_ONCE):
+        if start >= _LEAST and took.seconds() > _LONGEST_S:
+            trial.leave_out(f"{_SUCCESSORS - start} of {_SUCCESSORS} users who come for a moment, for want of time")
+            break
         crowd = users[start : start + _AT_ONCE]
         seen = await trial.waiting.ends(lives(crowd), f"the lives of {crowd[0]} to {crowd[-1]}")
         verdict = foreign_canaries(seen, users, len(asked))
