@@ -1,4 +1,4 @@
-"""Rare events on right targets that let a user have a few clients: nothing is found."""
+"""Rare events: a defect has one name, and targets that let a user have a few clients are right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import pytest
 from lab_utils.checks.events.rare import HISTORIES
 from lab_utils.checks.histories import live_all
 from lab_utils.target import Refusal, Refused, Subscription
+from lab_utils.targets import PLANTED, make_target
+from lab_utils.targets.planted.events import rare
 from lab_utils.targets.reference import Client, ReferenceTarget
+
+
+@pytest.mark.parametrize("name", [one.name for one in rare.PLANTED])
+def test_an_event_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
+    findings, left_out, done = live_all(lambda: make_target(name), lambda _: None, HISTORIES)
+    assert {finding.anomaly for finding in findings} == PLANTED[name].anomalies
+    assert (left_out, done) == ([], len(HISTORIES))
 
 
 class FourRefusesMore(ReferenceTarget):

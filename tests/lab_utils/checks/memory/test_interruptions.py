@@ -12,7 +12,7 @@ import pytest
 from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
 from lab_utils.probes.live import count_now, drop_cancelled_timers
-from lab_utils.runner import run_check
+from lab_utils.runner import AnyTarget, run_check
 from lab_utils.target import Capability, Handle, PlannedStep, Refusal, Refused, SupervisionReport, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.reference import ReferenceTarget
@@ -53,10 +53,13 @@ class CancelledCreateCounted(ReferenceTarget):
             raise
 
 
-def test_kept_memory_is_found_where_the_collector_knows_no_object_of_it() -> None:
+@pytest.mark.parametrize("target", ["CancelledRunKept", CancelledCreateCounted])
+def test_kept_memory_is_found_and_traced_to_the_culprits_line(target: AnyTarget) -> None:
     # In a process of its own: all objects of a test session would be searched.
-    verdict = run_check("memory_usage_validation_during_concurrent_operations", target=CancelledCreateCounted).verdict
+    verdict = run_check("memory_usage_validation_during_concurrent_operations", target=target).verdict
     assert anomalies(verdict) == {"memory-growth"}
+    # A tuple of plain values is no object that the collector knows.
+    assert target is CancelledCreateCounted or "interruptions.py" in str(verdict.findings[0])
 
 
 def test_a_cycle_has_every_operation() -> None:

@@ -1,4 +1,5 @@
-"""Endings across layers on right targets of other designs: nothing is found, and what cannot be asked is left out."""
+"""Endings across layers: a defect has one name, right targets of other designs none, and what cannot be asked is left
+out."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ import pytest
 from lab_utils.checks.histories import live_all
 from lab_utils.checks.registration.teardown import _IDLE_S, _PARTS
 from lab_utils.target import Command, EndReport, Handle, Target
+from lab_utils.targets import PLANTED, make_target
+from lab_utils.targets.planted.registration import teardown
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Finding
 
@@ -54,6 +57,13 @@ def lived(
     make: Callable[[], Target], took: Callable[[float], None] = lambda _: None
 ) -> tuple[list[Finding], list[str], int]:
     return live_all(make, took, _PARTS, idle_s=_IDLE_S)
+
+
+@pytest.mark.parametrize("name", [one.name for one in teardown.PLANTED])
+def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
+    findings, left_out, done = lived(lambda: make_target(name))
+    assert {finding.anomaly for finding in findings} == PLANTED[name].anomalies
+    assert (left_out, done) == ([], 14)
 
 
 def test_a_registry_that_sweeps_all_the_time_has_nothing_to_find() -> None:
