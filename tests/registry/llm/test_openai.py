@@ -123,6 +123,18 @@ async def test_a_refusal_is_tried_again_when_the_server_says(server: StandInLLM,
     assert [asked.attempt for asked in server.asked] == [0, 1, 2]
 
 
+async def test_each_user_has_a_line_of_its_own(server: StandInLLM) -> None:
+    server.plan = always(Fault.SILENT)
+    users = [f"user-{number}" for number in range(20)]
+    async with client(server, concurrency=1) as llm:
+        asking = [asyncio.ensure_future(llm.for_user(user).complete(QUESTION)) for user in users]
+        await turns(1)
+        assert llm.in_flight == dict.fromkeys(users, 1)
+        for question in asking:
+            question.cancel()
+        await settled(*asking)
+
+
 def test_a_refusal_that_stays_is_the_error_with_its_cause(server: StandInLLM) -> None:
     server.plan = always(Fault.RATE_LIMITED, retry_after="1")
     failed = failure_of(server, sleep=Waits())
