@@ -52,16 +52,18 @@ async def judge_aliasing(trial: Trial) -> None:
         before = await answers(user)
         expected[user] = copy.deepcopy(before)
         spoil(handed_in)
-        inside = await answers(user)
+        inside = copy.deepcopy(await answers(user))
         cases += [
             (
                 "aliased-input",
                 f"the objects that {user!r} had passed in (read: the {what})",
                 expected[user][what],
-                copy.deepcopy(answer),
+                answer,
             )
             for what, answer in inside.items()
         ]
+        # What was handed in and is not copied has changed now: no later answer is to blame for that.
+        expected[user] = inside
         spoil(before)
     for user in _USERS:
         # Read again when all have spoiled theirs: also as somebody else.
@@ -94,13 +96,14 @@ def spoil(value: Any) -> None:
         for inner in value.values():
             spoil(inner)
         if isinstance(value, dict):
-            value[SPOILED] = SPOILED
+            # Another key each time: what was spoiled before is seen to change again.
+            value[f"{SPOILED} {len(value)}"] = SPOILED
     elif isinstance(value, (list, tuple)):
         for inner in value:
             spoil(inner)
         if isinstance(value, list):
             value.append(SPOILED)
     elif isinstance(value, set):
-        value.add(SPOILED)
+        value.add(f"{SPOILED} {len(value)}")
     elif isinstance(value, bytearray):
         value.extend(SPOILED.encode())

@@ -178,10 +178,12 @@ async def _spoiled_memory(client: Client, handle: Handle, mutations: list[_Mutat
     await client.run(handle, Command("write", {"key": "note", "value": value}))
     spoil(value)
     answer = await client.run(handle, Command("read", {"key": "note"}))
-    mutations.append(("aliased-input", f"a value that {client.user!r} had written", kept, copy.deepcopy(answer)))
+    answered = copy.deepcopy(answer)
+    mutations.append(("aliased-input", f"a value that {client.user!r} had written", kept, answered))
     spoil(answer)
     again = await client.run(handle, Command("read", {"key": "note"}))
-    mutations.append(("aliased-output", f"an answer that {client.user!r} had received", kept, again))
+    # Compared to the answer, not to the value: that may have been changed from outside before.
+    mutations.append(("aliased-output", f"an answer that {client.user!r} had received", answered, again))
 
 
 async def _boundaries(trial: Trial) -> None:

@@ -24,8 +24,8 @@ from lab_utils.checks.registration.keys import FOLDS, alike, folded, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
 from lab_utils.checks.tenants.succession import judge_succession, judge_successors
 from lab_utils.interleavings import threads
-from lab_utils.runner import runner
-from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
+from lab_utils.runner import run_check, runner
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.trial import Trial
@@ -291,6 +291,38 @@ def test_reports_and_parts_are_traces_too(anomaly: str, place: str) -> None:
     assert any(one.anomaly == f"canary-in-{anomaly}" and one.sentence.startswith(place) for one in found)
 
 
+class KeepsWhatIsWritten(ReferenceTarget):
+    """Values that are written are kept as they were handed in; every answer is a copy."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        answer = await super().run(handle, command)
+        if command.action == "write":
+            handle.native.memory[command.arguments["key"]] = command.arguments["value"]
+        return answer
+
+
+class LendsWhatIsWritten(KeepsWhatIsWritten):
+    """Every answer that is no list is what was handed in, too."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                return answer
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [(KeepsWhatIsWritten, {"aliased-input"}), (LendsWhatIsWritten, {"aliased-input", "aliased-output"})],
+)
+def test_answers_that_are_copies_are_not_blamed_for_what_was_handed_in(
+    make: type[ReferenceTarget], expected: set[str]
+) -> None:
+    found = run_check("shared_state_contamination_detection", target=make).verdict.findings
+    assert {one.anomaly for one in found} == expected
+
+
 class LendsOnce(ReferenceTarget):
     """The first answer of a tool is the source's own rows, every later one a copy made when the agent was."""
 
@@ -354,7 +386,7 @@ def test_what_is_spoiled_is_spoiled_at_every_depth() -> None:
         # Of these nothing can be changed.
         assert (value[key] == kept) == (key in ("flat", "bytes"))
     assert value["list"][1][-1] == value["tuple"][1]["deep"][-1] == "spoiled"
-    assert value["typed"]["flags"][-1] == value["typed"]["keys"]["spoiled"] == "spoiled"
+    assert value["typed"]["flags"][-1] == [*value["typed"]["keys"].values()][-1] == "spoiled"
     assert value["bytearray"] == bytearray(b"xspoiled")
 
 
