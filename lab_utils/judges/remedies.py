@@ -256,8 +256,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Shield the task, and cancel it only when its last caller is cancelled.",
     ),
     "cancellation-lost": Remedy(
-        "`except BaseException`, or a `CancelledError` that is swallowed.",
-        "Let `CancelledError` propagate, or raise it again.",
+        "`except BaseException`, a `CancelledError` that is swallowed, or `asyncio.wait_for` before Python 3.12.",
+        "Let `CancelledError` propagate, or raise it again; limit time by `asyncio.timeout`.",
     ),
     "cancellation-left": Remedy(
         "A cancellation was swallowed without `uncancel`.",

@@ -232,15 +232,27 @@ class Growth:
 
     @property
     def is_kept(self) -> bool:
-        grows = bool(self.intervals) and all(low >= self.limit for low, _ in self.intervals)
-        return grows and (self.after_rest is None or self.after_rest >= self.limit)
+        return self._grows and (self.after_rest is None or self.after_rest >= self.limit)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it grows by the limit or more on the whole, and no series excludes that it does not: too few cycles
+        for the steps of an allocator."""
+        if not self.intervals or self._grows or any(high < self.limit for _, high in self.intervals):
+            return False
+        return sum(low + high for low, high in self.intervals) / (2 * len(self.intervals)) >= self.limit
+
+    @property
+    def _grows(self) -> bool:
+        return bool(self.intervals) and all(low >= self.limit for low, _ in self.intervals)
 
 
 def nothing_kept(growths: Sequence[Growth], users: int, written: float, control: Mapping[str, float]) -> Verdict:
     """Judge that a tree of processes keeps nothing of users who have left.
 
     Memory is kept if it grows, in every series, by at least a quarter of the data written, and without the payload
-    (`control`, a cycle's growth) by less than half of that. An allocator's steps are the same in both.
+    (`control`, a cycle's growth) by less than half of that. An allocator's steps are the same in both. UNKNOWN where
+    nothing is found and one of these `is_open`.
     """
     findings = []
     for growth in growths:
@@ -257,6 +269,11 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
         name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"
         findings.append(Finding(name, f"{growth.what} of the server's processes grows with {per}", (*shown, without)))
     cycles = sum(len(growth.intervals) for growth in growths)
+    if not findings and (unclear := [growth.what for growth in growths if growth.is_open]):
+        return Verdict.unknown(
+            f"whether {' and '.join(unclear)} of the server's processes grows is not clear from so few cycles; measure "
+            "more of them: --param service.cycles=30"
+        )
     return Verdict.of(findings, cycles, "series of cycles without growth by what users leave")
 
 

@@ -147,6 +147,27 @@ def test_memory_is_kept_where_what_was_written_is_found_again_in_each_series() -
     assert anomalies(nothing_kept([threads], 4, 1.0, {})) == ["threads-kept"]
 
 
+@pytest.mark.parametrize(
+    ("series", "outcome"),
+    [
+        (((200.0, 900.0), (100.0, 800.0)), Outcome.UNKNOWN),
+        (((200.0, 900.0), (300.0, 800.0)), Outcome.UNKNOWN),
+        (((200.0, 900.0), (-100.0, 200.0)), Outcome.PASS),
+        (((-400.0, 300.0), (-200.0, 260.0)), Outcome.PASS),
+        (((300.0, 900.0), (260.0, 800.0)), Outcome.FAIL),
+    ],
+    ids=["both are open", "one is open", "one shows no growth", "open, and flat on the whole", "both show growth"],
+)
+def test_a_growth_that_too_few_cycles_leave_open_is_no_pass(
+    series: tuple[tuple[float, float], ...], outcome: Outcome
+) -> None:
+    growth = Growth("memory", "bytes", series, limit=250.0)
+    assert growth.is_open is (outcome is Outcome.UNKNOWN)
+    verdict = nothing_kept([growth], 4, 1_000.0, {"memory": 0.0})
+    assert verdict.outcome is outcome
+    assert ("service.cycles=" in verdict.reason) is growth.is_open
+
+
 def test_what_a_rest_gives_back_is_not_kept() -> None:
     def judged(after_rest: float | None) -> list[str]:
         growth = Growth("memory", "bytes", ((900, 1_100), (800, 1_000)), 250.0, after_rest)

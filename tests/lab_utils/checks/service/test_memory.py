@@ -3,11 +3,15 @@ given back."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from lab_utils.checks.service import load
+from lab_utils.judges.services import limit_of
+from lab_utils.probes.tree import Tree
 from lab_utils.runner import run_check
 from lab_utils.targets.planted.services import planted_file
 from lab_utils.values.result import CheckResult
@@ -62,3 +66,30 @@ def test_what_dropped_runs_hold_for_an_hour_is_kept(tmp_path: Path) -> None:
     result = memory(tmp_path, 3_600.0, 1.0)
     assert {finding.anomaly for finding in result.verdict.findings} == {"memory-kept"}, result.verdict
     assert any("after a rest" in line for line in result.verdict.findings[0].witness)
+
+
+@pytest.mark.parametrize(
+    ("is_kept", "outcome"), [(True, Outcome.FAIL), (False, Outcome.PASS)], ids=["kept", "an allocator's steps"]
+)
+def test_where_few_cycles_leave_it_open_a_longer_series_decides(
+    is_kept: bool, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {**FEW, "payload_kb": 1}
+    limit = limit_of(parameters["users"] * 1024.0 * parameters["payload_kb"])
+    cycles = itertools.count()
+
+    def tree(_: int) -> Tree:
+        # Nothing grows in the cycles without a payload; in the others all goes up and down by more than it grows.
+        number = max(0, next(cycles) - FEW["cycles"])
+        sway = 8 * (number % 2)
+        grown = 3 * (number if is_kept else min(number, 2 * FEW["cycles"]))
+        return Tree(1, int(1e8 + limit * (sway + grown)), 0, 5, 1, 0)
+
+    async def at_once(*_: object) -> None:
+        """The server's runs hold nothing that a rest would give back."""
+
+    monkeypatch.setattr(load, "tree_now", tree)
+    monkeypatch.setattr(load, "_rest", at_once)
+    result = run_check("service_memory", target="right_service", parameters=parameters, in_process=True)
+    assert result.outcome is outcome, result.verdict
+    assert {one.phase for one in result.samples if one.series == "tree:memory"} >= {"series 2", "a longer series"}
