@@ -36,7 +36,7 @@ test: ## lint, check the types, build the documentation and run all tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 3 --dist worksteal)
 
 docs: ## build the documentation to build/docs/index.html; a dead link or anchor stops it
 	@$(SETUP)

@@ -76,6 +76,10 @@ class TestAgentRegistryUserIsolationIntegration:
         require_pass()
 
     @checked
+    def test_interrupted_calls_leave_nothing_to_others(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
     def test_factory_pattern_memory_leak_prevention_under_load(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
@@ -85,10 +89,6 @@ class TestAgentRegistryUserIsolationIntegration:
 
     @checked
     def test_user_context_boundary_enforcement(self, require_pass: Callable[[], None]) -> None:
-        require_pass()
-
-    @checked
-    def test_interrupted_calls_leave_nothing_to_others(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
 
