@@ -363,17 +363,18 @@ def _not_fine(results: Iterable[CheckResult], known: Collection[str]) -> Iterato
     for result in results:
         if result.outcome not in _FINE:
             word = "KNOWN" if result.check in known else str(result.outcome)
-            checks.setdefault((word, _brief(result.verdict.reason)), []).append(result.check)
+            checks.setdefault((word, _brief(result)), []).append(result.check)
     for (word, reason), (first, *others) in checks.items():
         also = f" and {counted(len(others), 'other check')}" if others else ""
         yield f"{word} {first}{also}: {reason}"
 
 
-def _brief(reason: str) -> str:
-    """The reason with the number of the parts that were left out, which the report names: they are long, and decide
-    nothing here."""
-    found, *parts = reason.split("; left out: ")
-    return f"{found}; {counted(len(parts), 'part')} left out" if parts else reason
+def _brief(result: CheckResult) -> str:
+    """The reason. Of a FAIL with the number of the parts that were left out, which the report names: they are long, and
+    decide nothing there."""
+    found, *parts = result.verdict.reason.split("; left out: ")
+    is_short = parts and result.outcome is Outcome.FAIL
+    return f"{found}; {counted(len(parts), 'part')} left out" if is_short else result.verdict.reason
 
 
 def _passed(outcomes: Sequence[Outcome]) -> str:

@@ -220,8 +220,8 @@ class Growth:
     """How one quantity of a process tree grew a cycle: least and most (95%) of each series, measured one after another.
 
     `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects". `after_rest`: the growth
-    a cycle from the end of the last series to the end of another one, before which abandoned runs had time to end; None
-    if nobody measured it.
+    a cycle of another series, from a rest before it to one after it, in which abandoned runs had time to end; None if
+    nobody measured it.
     """
 
     what: str
@@ -240,7 +240,12 @@ class Growth:
         for the steps of an allocator."""
         if not self.intervals or self._grows or any(high < self.limit for _, high in self.intervals):
             return False
-        return sum(low + high for low, high in self.intervals) / (2 * len(self.intervals)) >= self.limit
+        return self.middle >= self.limit
+
+    @property
+    def middle(self) -> float:
+        """The mean of the middles of the intervals."""
+        return sum(low + high for low, high in self.intervals) / (2 * len(self.intervals))
 
     @property
     def _grows(self) -> bool:
@@ -254,25 +259,28 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
     (`control`, a cycle's growth) by less than half of that. An allocator's steps are the same in both. UNKNOWN where
     nothing is found and one of these `is_open`.
     """
+
+    def is_of_the_allocator(growth: Growth, grown: float) -> bool:
+        return growth.unit == "bytes" and control.get(growth.what, 0.0) > grown / 2
+
     findings = []
     for growth in growths:
-        if not growth.is_kept or (
-            control.get(growth.what, 0.0) > growth.intervals[-1][0] / 2 and growth.unit == "bytes"
-        ):
+        if not growth.is_kept or is_of_the_allocator(growth, growth.intervals[-1][0]):
             continue
         shown = [f"series {n}: {low:,.0f} to {high:,.0f} {growth.unit} a cycle (95%)" for n, (low, high)
                  in enumerate(growth.intervals, 1)]  # fmt: skip
         if growth.after_rest is not None:
-            shown.append(f"and after a rest, beyond the end of these: {growth.after_rest:,.0f} {growth.unit} a cycle")
+            shown.append(f"and from one rest to the next one: {growth.after_rest:,.0f} {growth.unit} a cycle")
         without = f"without payload: {control.get(growth.what, 0.0):,.0f} a cycle"
         per = f"a cycle in which {users} users come, write {written:,.0f} bytes in all, and leave"
         name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"
         findings.append(Finding(name, f"{growth.what} of the server's processes grows with {per}", (*shown, without)))
     cycles = sum(len(growth.intervals) for growth in growths)
-    if not findings and (unclear := [growth.what for growth in growths if growth.is_open]):
+    unclear = [one.what for one in growths if one.is_open and not is_of_the_allocator(one, one.middle)]
+    if unclear and not findings:
         return Verdict.unknown(
-            f"whether {' and '.join(unclear)} of the server's processes grows is not clear from so few cycles; measure "
-            "more of them: --param service.cycles=30"
+            f"whether {' and '.join(unclear)} of the server's processes grows is not clear from so few cycles: raise "
+            "--param service.cycles, with fewer users for a slow server"
         )
     return Verdict.of(findings, cycles, "series of cycles without growth by what users leave")
 

@@ -110,8 +110,8 @@ class Credentials:
         if operation.extract["token"].lower() == "header:set-cookie":
             # A client sends back only the name and value of a cookie.
             token = token.partition(";")[0]
-        # Where a login succeeds, the token is in its answer, wherever the file looks for it.
-        said = _without_texts(answer) if 200 <= answer.status < 300 and not token else str(answer)
+        # Where a login succeeds or leads on, the token is in its answer, wherever the file looks for it.
+        said = _without_texts(answer) if 200 <= answer.status < 400 and not token else str(answer)
         if self._traffic is not None:
             for secret in filter(None, (token, values["secret"])):
                 self._traffic.learn(secret)

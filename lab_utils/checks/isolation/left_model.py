@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from lab_utils.checks.isolation.scene import users_of
+from lab_utils.checks.registration.teardown import RUNS
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.standin import Fault, Misbehaviour
 from lab_utils.target import Capability, Command, Handle, Recipe, Target
@@ -162,6 +163,9 @@ async def _cancel(target: Target, handle: Handle, task: asyncio.Future[Any]) -> 
 
 async def _end(target: Target, handle: Handle, task: asyncio.Future[Any]) -> None:
     await target.end(handle.user)
+    if target.capabilities.isdisjoint(RUNS):
+        # Such a target may leave its runs to the app.
+        task.cancel()
 
 
 async def _ask(trial: Trial, target: Target, handle: Handle, number: int = 0) -> str:

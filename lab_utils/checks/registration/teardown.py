@@ -19,7 +19,7 @@ from lab_utils.trial.faults import Planned
 from lab_utils.values.verdict import Verdict
 from lab_utils.values.workload import canary, nested, rows_for
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "RUNS"]
 
 _USER, _OTHER = "ann", "ben"
 _FAILING, _CUT = "amy, whose cleanup fails", "bob, whose cleanup ends with a CancelledError of its own"
@@ -37,7 +37,7 @@ _MORE = 0.5
 _MANY = 5
 _CLEANS_S = _CLOSE_S / 20
 """Seconds that a cleanup takes which does not hang: those of all the others have time beside one that does."""
-_RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
+RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
 _NO_CLEANUP = "its agents have no cleanup"
@@ -233,7 +233,7 @@ async def _under_way(stage: Stage, target: Target) -> None:
 
         return Recipe(name, None, on_run, on_cleanup)
 
-    can_run = [one for one in _RUNS if one in target.capabilities]
+    can_run = [one for one in RUNS if one in target.capabilities]
     cleaned, plain, ignoring = recipe("helper", tidy), recipe("plain", None), recipe("ignoring", None)
     await target.start([cleaned, plain, ignoring, Recipe("second")], {}, _CLOSE_S)
     ends: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -284,7 +284,7 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         await asyncio.sleep(_CLEANS_S)
 
     await target.start([Recipe("helper", None, on_run, on_cleanup)], {}, _CLOSE_S)
-    if target.capabilities.isdisjoint(_RUNS):
+    if target.capabilities.isdisjoint(RUNS):
         raise NotSupported("it leaves runs to the app")
     ends: dict[str, Callable[[], Awaitable[Any]]] = {
         "the end": lambda: target.end(_USER),

@@ -149,18 +149,23 @@ async def memory(stage: Stage) -> None:
         await overlapped(trial, map(visit, users))
         stage.seen.clear()
 
-    async def series(size: int, phase: str, exactly: int | None = None) -> Mapping[str, list[float]]:
+    def now() -> Mapping[str, float]:
+        return _quantities(tree_now(stage.target.process.pid))
+
+    async def series(
+        size: int, phase: str, most: int = cycles, *, may_end_early: bool = True
+    ) -> Mapping[str, list[float]]:
         taken: dict[str, list[float]] = {name: [] for name in _UNITS}
         ends_at = time.monotonic() + _SERIES_S
-        for number in range(exactly or cycles):
-            is_enough = time.monotonic() > ends_at or _is_clear(taken["memory"], limit)
-            if number >= _LEAST_CYCLES and is_enough and exactly is None:
+        for number in range(most):
+            is_enough = time.monotonic() > ends_at or (may_end_early and _is_clear(taken["memory"], limit))
+            if number >= _LEAST_CYCLES and is_enough:
                 break
             await cycle(size, number)
-            for name, value in _quantities(tree_now(stage.target.process.pid)).items():
+            for name, value in now().items():
                 taken[name].append(value)
                 trial.sample(f"tree:{name}", value, _UNITS[name], phase=phase)
-            trial.progress(f"{phase}, cycle {number + 1}", number / cycles)
+            trial.progress(f"{phase}, cycle {number + 1}", number / most)
         return taken
 
     for number in range(_WARM_UP):
@@ -176,17 +181,17 @@ async def memory(stage: Stage) -> None:
         trial.measure(f"growth of {name} of the process tree", slope.per_step, f"{unit}/cycle")
     control = {name: slope_of(values, trial.seed).per_step for name, values in without.items()}
     if service.may("run") and nothing_kept(growths, len(users), written, control).findings:
-        # An abandoned run may rightly go on, and hold its session: many of them pile up. Once they are over, as many
-        # cycles as in the last series use again what these gave back.
+        # An abandoned run may rightly go on, and hold its session: many of them pile up. So the cycles are repeated
+        # between two moments in which none goes on.
         promised = service.promises.run_outlives_caller_s
         rest_s = (service.bounds.deadline_s if promised is None else promised) + _LATE_S
-        trial.note(f"Something grew, so the lab rested for {rest_s:g} s, in which abandoned runs end, and repeated it.")
+        trial.note(f"Something grew, so the lab repeated it between two rests of {rest_s:g} s, in which runs end.")
         await _rest(trial, rest_s)
-        last = measured[-1]
-        again = await series(payload, "after a rest", len(last["memory"]))
-        growths = [
-            replace(one, after_rest=(again[one.what][-1] - last[one.what][-1]) / len(last[one.what])) for one in growths
-        ]
+        rested = now()
+        again = await series(payload, "after a rest", len(measured[-1]["memory"]), may_end_early=False)
+        await _rest(trial, rest_s)
+        more = {name: (value - rested[name]) / len(again[name]) for name, value in now().items()}
+        growths = [replace(one, after_rest=more[one.what]) for one in growths]
     trial.judge(nothing_kept(growths, len(users), written, control))
     if control["memory"] > limit:
         trial.note("Memory grows without the data of users, too, which is not judged: an allocator's steps do so.")

@@ -100,7 +100,7 @@ def _resuming(run: OpenRun) -> str:
     if home == here / "outputs":
         return command
     if home.is_relative_to(here):
-        return f"{command} --out {shlex.quote(str(home.relative_to(here)) or '.')}"
+        return f"{command} --out {shlex.quote(str(home.relative_to(here)))}"
     return f"{command} --out FOLDER (the folder that holds this run's)"
 
 

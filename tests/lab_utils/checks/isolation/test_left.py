@@ -10,12 +10,14 @@ import pytest
 
 from lab_utils.checks.isolation import left_model, left_socket, scene
 from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.registration.teardown import RUNS
 from lab_utils.runner import run_check
-from lab_utils.target import Capability
+from lab_utils.target import Capability, Command, Handle
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome
+from registry import Prompt
 from tests.lab_utils.made import conducted
 
 CAREFUL = "lab_utils.targets.planted.isolation.over_http:ConnectionClosedWhenLeft"
@@ -52,6 +54,23 @@ class WithoutEnd(AgentRegistryTarget):
 
 def test_a_target_without_an_end_is_left_by_cancellation_alone() -> None:
     trial = Trial(WithoutEnd, {}, 1, stuck_after=10.0)
+    verdict = conducted(trial, judge_left_model(trial))
+    assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
+
+
+class LeavesRunsToTheApp(AgentRegistryTarget):
+    """A store of sessions and agents. Runs are the app's, which asks the model itself."""
+
+    capabilities = AgentRegistryTarget.capabilities - RUNS
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if command.action != "ask":
+            return await super().run(handle, command)
+        return (await self.llm.for_user(handle.user).complete(Prompt.of(command.arguments["text"]))).text
+
+
+def test_a_question_that_the_end_leaves_to_the_app_is_cancelled_by_the_app() -> None:
+    trial = Trial(LeavesRunsToTheApp, {}, 1, stuck_after=5.0)
     verdict = conducted(trial, judge_left_model(trial))
     assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
 

@@ -65,7 +65,7 @@ def test_what_dropped_runs_hold_for_as_long_as_is_promised_is_not_kept(tmp_path:
 def test_what_dropped_runs_hold_for_an_hour_is_kept(tmp_path: Path) -> None:
     result = memory(tmp_path, 3_600.0, 1.0)
     assert {finding.anomaly for finding in result.verdict.findings} == {"memory-kept"}, result.verdict
-    assert any("after a rest" in line for line in result.verdict.findings[0].witness)
+    assert any("from one rest to the next" in line for line in result.verdict.findings[0].witness)
 
 
 @pytest.mark.parametrize(
