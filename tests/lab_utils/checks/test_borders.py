@@ -302,7 +302,7 @@ class KeepsWhatIsWritten(ReferenceTarget):
 
 
 class LendsWhatIsWritten(KeepsWhatIsWritten):
-    """Every answer that is no list is what was handed in, too."""
+    """Every answer is the kept value itself."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         class Lending(Agent):

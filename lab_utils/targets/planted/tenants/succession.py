@@ -201,8 +201,8 @@ class MemoryByAddress(ReferenceTarget):
         return agent
 
 
-class _Pooling(ReferenceTarget):
-    """The memory of a closed agent is emptied and given to the next one."""
+class _Pool(ReferenceTarget):
+    """A new agent takes its memory from a pool, if there is one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,6 +213,10 @@ class _Pooling(ReferenceTarget):
         if self.pool:
             agent.memory = self.pool.pop()
         return agent
+
+
+class _Pooling(_Pool):
+    """The memory of a closed agent is emptied and given to the next one."""
 
     async def close_agent(self, agent: Agent, errors: list[str]) -> None:
         was_closed = agent.closed
@@ -245,18 +249,8 @@ class MemoryPooledAfterFailure(_Pooling):
             agent.memory.clear()
 
 
-class MemoryPooledInMidRun(ReferenceTarget):
+class MemoryPooledInMidRun(_Pool):
     """A run that the end of its session cuts off puts its agent's memory, as it is, where new agents take theirs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool: list[dict[str, Any]] = []
-
-    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
-        agent = super().make_agent(recipe, context, dispatcher, session)
-        if self.pool:
-            agent.memory = self.pool.pop()
-        return agent
 
     async def run(self, handle: Handle, command: Command) -> Any:
         agent: Agent = handle.native

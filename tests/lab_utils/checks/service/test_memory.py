@@ -76,17 +76,18 @@ def test_where_few_cycles_leave_it_open_a_longer_series_decides(
 ) -> None:
     parameters = {**FEW, "payload_kb": 1}
     limit = limit_of(parameters["users"] * 1024.0 * parameters["payload_kb"])
-    cycles = itertools.count()
+    cycles, rests = itertools.count(), list[int]()
 
     def tree(_: int) -> Tree:
         # Nothing grows in the cycles without a payload; in the others all goes up and down by more than it grows.
         number = max(0, next(cycles) - FEW["cycles"])
         sway = 8 * (number % 2)
         grown = 3 * (number if is_kept else min(number, 2 * FEW["cycles"]))
-        return Tree(1, int(1e8 + limit * (sway + grown)), 0, 5, 1, 0)
+        return Tree(1, int(1e8 + limit * (sway + grown - 500 * bool(rests))), 0, 5, 1, 0)
 
     async def at_once(*_: object) -> None:
-        """The server's runs hold nothing that a rest would give back."""
+        """The first rest gives back more than has been kept: a trim of memory that nobody had used for long."""
+        rests.append(1)
 
     monkeypatch.setattr(load, "tree_now", tree)
     monkeypatch.setattr(load, "_rest", at_once)
