@@ -380,6 +380,7 @@ CHECKS = (
                     "ConnectionsOfTheTenant",
                     "EventsOfTheTenant",
                     "UnfinishedOfAll",
+                    "UnfinishedKeptCounted",
                     "BreakerOfModel",
                     "FallbackForAll",
                     "ClientClosedForAll",

@@ -190,6 +190,7 @@ class _History:
         self._faults = itertools.cycle(_FAULTS)
         self._let_go = asyncio.Event()
         self.failed = 0
+        self.still_refused: Finding | None = None
 
     async def whole(self, stage: Stage) -> None:
         """Let everybody come, some call again and again, and then all others call at once, and those some later."""
@@ -241,7 +242,22 @@ class _History:
         for user in _CROWD if self._way.is_of_crowd else _BUSY[:1]:
             self.observed.pop(user, None)
         self._let_go.set()
+        if self._way.place == "cleanup":
+            await asyncio.sleep(_MUCH_LATER_S)
+            await self._come_back()
         await target.stop()
+
+    async def _come_back(self) -> None:
+        """Let those come back whose cleanups had ignored their cancellation and ended an hour ago."""
+        for user in self._often:
+            try:
+                await self._call(user, "create")
+            except Exception as error:
+                self._explorable(error)
+                ended = f"{self._often[user]} cleanups that had ignored their cancellation ended"
+                sentence = f"{user!r} gets no agent an hour after the user's {ended}"
+                witness = f"create of {user!r}: {type(error).__name__}: {error}"
+                self.still_refused = Finding("place-lost", sentence, (witness,))
 
     def _trouble(self, asked: Asked) -> Misbehaviour | None:
         return Misbehaviour(next(self._faults)) if self._is_at_it and asked.user in self._often else None
@@ -413,6 +429,8 @@ class _Comparison:
         self.histories += 1
         if often and way.place == "model" and not history.failed:
             self.left_out.append(f"others beside {way.described}: no model in the process failed")
+        if history.still_refused is not None and not self.findings:
+            self.findings.append(history.still_refused)
         if never := [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]:
             raise NotExplorable(never[0])
         return history.observed

@@ -363,12 +363,16 @@ class UnfinishedOfEachUser(ReferenceTarget):
         """Whose cleanups are counted together."""
         return user
 
+    def on_ended(self, user: str) -> None:
+        """A cleanup that had ignored its cancellation has ended."""
+        self.unfinished[self.counted_as(user)] -= 1
+
     async def end(self, user: str) -> EndReport:
         known = set(self.abandoned)
         report = await super().end(user)
         for cleanup in self.abandoned - known:
             self.unfinished[self.counted_as(user)] += 1
-            cleanup.add_done_callback(lambda _: self.unfinished.subtract([self.counted_as(user)]))
+            cleanup.add_done_callback(lambda _: self.on_ended(user))
         return report
 
     def check_room(self, session: Session) -> None:
@@ -384,8 +388,15 @@ class UnfinishedOfAll(UnfinishedOfEachUser):
         return "everybody"
 
 
-def _planted(kind: type[Target], twin: type[Target]) -> Planted:
-    return replace(planted_by(kind, "interference"), twin=f"{twin.__module__}:{twin.__name__}")
+class UnfinishedKeptCounted(UnfinishedOfEachUser):
+    """A user of whose cleanups thirty ignored their cancellation is refused for ever, though all have ended since."""
+
+    def on_ended(self, user: str) -> None:
+        pass
+
+
+def _planted(kind: type[Target], twin: type[Target], anomaly: str = "interference") -> Planted:
+    return replace(planted_by(kind, anomaly), twin=f"{twin.__module__}:{twin.__name__}")
 
 
 PLANTED = (
@@ -404,4 +415,5 @@ PLANTED = (
     _planted(ConnectionsOfTheTenant, ConnectionsOfEachUser),
     _planted(EventsOfTheTenant, EventsOfEachUser),
     _planted(UnfinishedOfAll, UnfinishedOfEachUser),
+    _planted(UnfinishedKeptCounted, UnfinishedOfEachUser, "place-lost"),
 )
