@@ -13,6 +13,9 @@ ARGS ?=
 # Where it is set, each of a run's dozen processes would compile all that it imports: 3.5 s of CPU a kernel.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Four at once on two cores: many tests wait for sockets and processes.
+TESTS = $(or $(ARGS),--numprocesses 4 --dist worksteal)
+
 BIN := .venv/bin
 SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -34,9 +37,13 @@ test: ## lint, check the types, build the documentation and run all tests
 	@$(SETUP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 3 --dist worksteal)
+	@# mypy has one core: the tests run beside it, and its answer comes last.
+	@echo "$(BIN)/mypy & $(BIN)/python -m pytest $(TESTS)"; mkdir -p build; $(BIN)/mypy >build/mypy.txt 2>&1 & types=$$!; \
+	trap 'kill $$types; exit 130' INT TERM; \
+	$(BIN)/python -m pytest $(TESTS); tests=$$?; \
+	wait $$types; types=$$?; echo "$(BIN)/mypy"; cat build/mypy.txt; \
+	exit $$((tests ? tests : types))
 
 docs: ## build the documentation to build/docs/index.html; a dead link or anchor stops it
 	@$(SETUP)

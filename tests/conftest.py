@@ -6,10 +6,16 @@ import functools
 import gc
 import inspect
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+from tests.order import dealt
 from tests.running import run
+
+_DEPTH = len(Path(__file__).parent.parts)
+_RUN_CHECKS = frozenset({"meta", "integration", "checks"})
+"""Folders of tests that run checks, most of them in processes of their own."""
 
 _YOUNG = 100_000
 """Objects of the oldest generation: more of them come of a test that has put the session's back."""
@@ -25,9 +31,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first: a long one that begins last has one process at work, and the others idle."""
-    items.sort(key=lambda item: (item.path.name != "test_lesser.py", "meta" not in item.path.parts))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put those that run checks first, dealt to the processes of pytest-xdist: the last tests are then short ones."""
+    longest, long, others = list[pytest.Item](), list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        is_long = _RUN_CHECKS.intersection(item.path.parts[_DEPTH:])
+        (longest if item.path.name == "test_lesser.py" else long if is_long else others).append(item)
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = dealt(longest, long, others, processes)
 
 
 @pytest.hookimpl(tryfirst=True)
