@@ -54,7 +54,6 @@ STEPS: Final = _Steps()
 that one stands still; the `answers` of the target to calls on any loop; and the `beats` of that thread, `BEAT_S` apart,
 which show whether the process was stopped. An object: a count on a class would empty the interpreter's cache of names
 at each step, and a check of memory would see the names go."""
-_NUMBERS: Final = STEPS.numbers
 
 
 class Observer:
@@ -64,7 +63,10 @@ class Observer:
         self.lines: list[str] = []
         self.suspensions = 0
         self.has_cancelled = False
-        self._is_tracing = trace
+        self.is_tracing = trace
+        """Whether steps are written down."""
+        self.is_needed = trace
+        """Whether there is anything to do after a step."""
         self._is_open = False
         self._loop: Any = None
         self._watched: asyncio.Task[Any] | None = None
@@ -91,29 +93,33 @@ class Observer:
         """Count the suspensions of this task, and of the tasks that it waits for; cancel it at that one, so many steps
         later or, with `AT_ITS_TURN`, when the wait is over and it has not gone on yet. `told` is called just before."""
         self._watched, self._point, self._after, self._told = task, point, after, told
+        self.is_needed = True
 
     def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
         """Call `look` after every step with the task that made it, None for a callback; None ends that."""
         self._look = look
+        self.is_needed = self.is_tracing or look is not None or self._watched is not None
 
     def say(self, line: str) -> None:
         """Write a line of the lab's own."""
-        if self._is_tracing:
+        if self.is_tracing:
             self.lines.append(f"      -- {line}")
 
     def answered(self, caller: str, value: Any, error: BaseException | None) -> None:
         """A caller has its answer."""
-        if self._is_tracing:
+        if self.is_tracing:
             self._answer = f"; answers {_short(value)}" if error is None else f"; raises {_error(error)}"
 
     # Called by the loop.
 
     def before_step(self, lane: Any, handle: Any) -> None:
         """A step of a task, or a callback, is about to run."""
-        # As `STEPS.count`, in a third of the time: a check has hundreds of thousands of steps.
-        _NUMBERS[0] += 1
-        if not self._is_tracing:
-            return
+        STEPS.count += 1
+        if self.is_tracing:
+            self.note(lane, handle)
+
+    def note(self, lane: Any, handle: Any) -> None:
+        """Know what the step is that is about to run."""
         if lane.task is not None:
             self._before = _awaited(lane.task) if lane.id in self._begun else "begins"
             self._begun.add(lane.id)
@@ -122,7 +128,7 @@ class Observer:
 
     def after_step(self, lane: Any, handle: Any) -> None:
         """It has run."""
-        if self._is_tracing and self._is_open and len(self.lines) < _MOST_LINES:
+        if self.is_tracing and self._is_open and len(self.lines) < _MOST_LINES:
             self._write(lane)
         if self._watched is not None:
             self._cancel_in_time(lane.task)
@@ -131,7 +137,7 @@ class Observer:
 
     def on_deviation(self, lanes: Any) -> None:
         """The next step runs ahead of these."""
-        if self._is_tracing:
+        if self.is_tracing:
             self._skipped = tuple(self._loop.lane_label(lane) for lane in lanes)
 
     def on_unhandled(self, context: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from lab_utils.interleavings.observing import Observer, place
+from lab_utils.interleavings.quick import QUICKENED, SimTask, quicken
 from lab_utils.interleavings.stage import NotExplorable, Problem, Stage, Workload
 from lab_utils.interleavings.threads import times
 from lab_utils.values.quantities import counted
@@ -114,17 +115,6 @@ _SLICES_OF_A_JOB: Final = 40
 _OF_A_THREAD: Final = "_chain_future.<locals>._call_check_cancel"
 
 
-class _Task(asyncio.Task[Any]):
-    """A task that is hashed by its number: sets of tasks are then walked in the same order in every process."""
-
-    def __init__(self, coroutine: Any, number: int, **options: Any) -> None:
-        self._number = number
-        super().__init__(coroutine, **options)
-
-    def __hash__(self) -> int:
-        return self._number
-
-
 class _Future(asyncio.Future[Any]):
     """A future that is hashed by its number. One that is to have the result of another thread goes to `on_thread`."""
 
@@ -203,6 +193,7 @@ def run_once(
     def prepare(loop: detangle.SimLoop) -> None:
         loops.append(loop)
         _prepare(loop, observer, impossible.append)
+        quicken(loop, observer, lambda: steering.is_open)
 
     with _locks_that_tell():
         result = library.execute(whole, config=config, strategy=steering, setup=prepare)
@@ -282,7 +273,7 @@ def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable
     loop.create_connection = reaching(loop.create_connection)  # type: ignore[method-assign]
     loop.create_unix_connection = reaching(loop.create_unix_connection)  # type: ignore[method-assign]
     loop.call_soon_threadsafe = from_a_thread  # type: ignore[method-assign]
-    loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
+    loop.set_task_factory(lambda loop, coroutine, **options: SimTask(coroutine, next(numbers), loop=loop, **options))
     loop.create_future = lambda: _Future(next(numbers), on_thread, loop=loop)  # type: ignore[method-assign]
     loop.run_in_executor = in_executor  # type: ignore[method-assign, assignment]
     observer.attach(loop)
@@ -295,8 +286,11 @@ def _let_go(loop: detangle.SimLoop) -> None:
     Left to the collector, they stand in asyncio's set of all tasks, where a task of a later run is compared with all
     that have its number.
     """
-    for name in _REPLACED:
+    for name in (*_REPLACED, *QUICKENED):
         delattr(loop, name)
+    for task in loop.tasks:
+        if isinstance(task, SimTask):
+            task.lane = None
     for held in vars(loop).values():
         if isinstance(held, (list, dict)):
             held.clear()

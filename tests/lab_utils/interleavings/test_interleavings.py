@@ -36,8 +36,10 @@ from lab_utils.interleavings import (
     exploring,
     in_words,
     run_schedule,
+    simulation,
     suspensions_of,
 )
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.trial.faults import Gate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -103,6 +105,71 @@ def test_the_empty_schedule_is_asyncios_own_order() -> None:
 
     asyncio.run(main())
     assert own == seen == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+def all_kinds_of_steps(seen: list[Any]) -> Workload:
+    """Steps of tasks, callbacks, timers and threads; of each kind some are cancelled before their turn."""
+
+    async def work(stage: Stage) -> None:
+        seen.clear()
+        loop, last = asyncio.get_running_loop(), asyncio.Event()
+
+        async def call() -> None:
+            loop.call_soon(seen.append, "callback")
+            loop.call_soon(seen.append, "cancelled").cancel()
+            loop.call_later(2, last.set)
+            loop.call_later(1, seen.append, "cancelled").cancel()
+            await last.wait()
+
+        async def wait() -> None:
+            other = asyncio.create_task(asyncio.sleep(5), name="the other")
+            await asyncio.wait({other}, timeout=1)
+            seen.append(other.cancel())
+            await loop.run_in_executor(None, loop.call_soon_threadsafe, seen.append, "thread")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await last.wait()
+                    await asyncio.sleep(3)
+            seen.append(loop.time())
+
+        async def fail() -> None:
+            await asyncio.sleep(0)
+            raise KeyError("nobody asks")
+
+        async def note(name: str) -> None:
+            for turn in range(2):
+                seen.append((name, turn))
+                await asyncio.sleep(0)
+
+        later: list[asyncio.Task[None]] = []
+        unasked = asyncio.ensure_future(fail())
+        answers = await stage.together({"call": call(), "wait": wait()}, Cancel("call", 1, after=4))
+        seen.append((unasked.done(), [str(one) for one in answers.values()]))
+        for name in ("first", "second"):
+            later.append(asyncio.create_task(note(name)))
+            loop.call_soon(seen.append, f"beside the {name}")
+        await asyncio.wait(later)
+
+    return work
+
+
+@pytest.mark.parametrize("most_steps", [20_000, 9, 7])
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("schedule", [(), ((0, 1),), ((1, 1), (3, 1)), ((2, 2),)])
+def test_quick_steps_are_those_of_the_loop_itself(
+    schedule: Schedule, trace: bool, most_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lived() -> tuple[Outcome, list[Any], int]:
+        seen: list[Any] = []
+        before = STEPS.count
+        outcome = run_schedule(all_kinds_of_steps(seen), schedule, trace=trace, most_steps=most_steps)
+        return outcome, seen, STEPS.count - before
+
+    quick = lived()
+    monkeypatch.setattr(simulation, "quicken", lambda *_: None)
+    monkeypatch.setattr(simulation, "QUICKENED", ())
+    assert quick == lived()
+    assert ("thread" in quick[1]) == (most_steps == 20_000)
 
 
 def test_without_a_bound_every_order_of_the_steps_is_run() -> None:
