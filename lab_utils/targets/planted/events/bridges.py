@@ -10,7 +10,7 @@ from weakref import WeakSet, ref
 
 from lab_utils.target import Delivered, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.targets.reference import Origin as Source
 from registry import AgentWebSocketBridge, Event, EventType, Origin, UserExecutionContext, WebSocketManager

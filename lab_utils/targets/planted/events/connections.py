@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from weakref import WeakSet
 
-from lab_utils.target import Delivered, EndReport, Subscription, Target
-from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.target import Delivered, EndReport, Subscription
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
 
-__all__ = ["PLANTED", "planted_by"]
+__all__ = ["PLANTED"]
 
 
 class PrefixRouting(ReferenceTarget):
@@ -131,35 +129,6 @@ class EndDisconnectsNeighbours(ReferenceTarget):
                 for client in clients:
                     client.open = False
         super().close_clients(session)
-
-
-class Made(ReferenceTarget):
-    """The reference with bridges or clients of another class."""
-
-    def __init__(self, bridge: type[Bridge] = Bridge, client: type[Client] = Client) -> None:
-        super().__init__()
-        self._bridge, self._client = bridge, client
-
-    def make_bridge(self, user: str) -> Bridge:
-        return self._bridge(user, self.clients_of(user))
-
-    def subscribe(self, user: str) -> Subscription:
-        client = self._client(user)
-        self.clients_of(user).add(client)
-        return client
-
-
-def planted_by(kind: type, *anomalies: str) -> Planted:
-    """Describe a defect by its class: a target, or a bridge or client that the reference is given."""
-    make: Callable[[], Target] = kind
-    twin = "reference"
-    if issubclass(kind, Bridge):
-        make = partial(Made, bridge=kind)
-    elif issubclass(kind, Client):
-        make = partial(Made, client=kind)
-    elif issubclass(kind, AgentRegistryTarget):
-        twin = "agent_registry"
-    return Planted(kind.__name__, (kind.__doc__ or "").strip(), frozenset(anomalies), make, twin)
 
 
 PLANTED = (

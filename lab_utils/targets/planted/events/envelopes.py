@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from lab_utils.target import Delivered
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, Origin, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from lab_utils.target import Delivered, Recipe, Subscription
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, Origin, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab_utils.target import Command, Handle, PlannedStep, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from registry import (
     AgentRegistry,
     AgentRequest,
@@ -468,34 +468,27 @@ def _waves(plan: Sequence[PlannedStep]) -> list[list[PlannedStep]]:
     return waves
 
 
-def _planted(make: type[AgentRegistryTarget], *anomalies: str) -> Planted:
-    twin = "agent_registry"
-    if issubclass(make, OwnSupervisor):
-        twin = f"{OwnSupervisor.__module__}:{OwnSupervisor.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
 PLANTED = (
-    _planted(AnswersCachedByRequest, "wrong-figure"),
-    _planted(RowsOfFirstUser, "wrong-figure"),
-    _planted(CentsOnly, "wrong-figure"),
-    _planted(FeaturesForgotten, "wrong-figure"),
-    _planted(OneStepAtATime, "no-overlap"),
-    _planted(StepsInWaves, "no-overlap"),
-    _planted(SiblingsRunOn, "sibling-not-cancelled"),
-    _planted(LimitsDropped, "limit-ignored"),
-    _planted(ResultsForAll, "result-leak"),
-    _planted(TimeOutLeavesSiblings, "sibling-not-cancelled"),
-    _planted(CancelledPlanLeavesSteps, "orphaned-step"),
-    _planted(OutputsByStepName, "cross-user-data"),
-    _planted(OutputsByUser, "wrong-answer"),
-    _planted(CancelledPlanStopsAnother, "plan-failed"),
-    _planted(ErrorOfAnotherPlan, "plan-failed"),
-    _planted(LimitFromThePlansBeginning, "wrong-status"),
-    _planted(ErrorOfThePlansFirstFailure, "canary-in-error"),
-    _planted(InputsLaidOut, "cross-user-data"),
-    _planted(PlansResumed, "wrong-status"),
-    _planted(FailedPlansResumed, "wrong-status"),
-    _planted(PlansResumedByAnyone, "cross-user-data"),
-    _planted(StepAgentsLeft, "left-behind"),
+    planted_by(AnswersCachedByRequest, "wrong-figure"),
+    planted_by(RowsOfFirstUser, "wrong-figure"),
+    planted_by(CentsOnly, "wrong-figure"),
+    planted_by(FeaturesForgotten, "wrong-figure"),
+    planted_by(OneStepAtATime, "no-overlap"),
+    planted_by(StepsInWaves, "no-overlap", twin=OwnSupervisor),
+    planted_by(SiblingsRunOn, "sibling-not-cancelled"),
+    planted_by(LimitsDropped, "limit-ignored"),
+    planted_by(ResultsForAll, "result-leak"),
+    planted_by(TimeOutLeavesSiblings, "sibling-not-cancelled", twin=OwnSupervisor),
+    planted_by(CancelledPlanLeavesSteps, "orphaned-step", twin=OwnSupervisor),
+    planted_by(OutputsByStepName, "cross-user-data", twin=OwnSupervisor),
+    planted_by(OutputsByUser, "wrong-answer", twin=OwnSupervisor),
+    planted_by(CancelledPlanStopsAnother, "plan-failed", twin=OwnSupervisor),
+    planted_by(ErrorOfAnotherPlan, "plan-failed", twin=OwnSupervisor),
+    planted_by(LimitFromThePlansBeginning, "wrong-status", twin=OwnSupervisor),
+    planted_by(ErrorOfThePlansFirstFailure, "canary-in-error", twin=OwnSupervisor),
+    planted_by(InputsLaidOut, "cross-user-data", twin=OwnSupervisor),
+    planted_by(PlansResumed, "wrong-status", twin=OwnSupervisor),
+    planted_by(FailedPlansResumed, "wrong-status", twin=OwnSupervisor),
+    planted_by(PlansResumedByAnyone, "cross-user-data", twin=OwnSupervisor),
+    planted_by(StepAgentsLeft, "left-behind", twin=OwnSupervisor),
 )

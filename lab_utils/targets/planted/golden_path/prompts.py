@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from registry import Completion, LLMFailed, Message, Prompt
 
 __all__ = ["PLANTED", "Asking", "Between"]
@@ -427,24 +427,19 @@ class OneQuestionOfEachUser(Asking):
     between = _TakingTurnsForEach
 
 
-def _planted(make: type[AgentRegistryTarget], *anomalies: str, twin: type[Asking] | None = None) -> Planted:
-    right = "agent_registry" if twin is None else f"{twin.__module__}:{twin.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, right)
-
-
 PLANTED = (
-    _planted(PromptHistoryShared, "cross-user-prompt"),
-    _planted(FirstUsersName, "cross-user-prompt"),
-    _planted(RetriesLastPrompt, "cross-user-prompt"),
-    _planted(FailedPromptKept, "cross-user-prompt"),
-    _planted(PreviousPromptInMetadata, "cross-user-prompt"),
-    _planted(AnswersCachedByHead, "cross-user-data"),
-    _planted(FailureAnswersNothing, "failure-hidden"),
-    _planted(PartTakenForWhole, "differs-by-model"),
-    _planted(BreakerOfModel, "bystander-harmed", "interference", twin=BreakerOfModelForEach),
-    _planted(FallbackForAll, "interference", twin=FallbackForEach),
-    _planted(ClientClosedForAll, "bystander-harmed", "interference", twin=ClientOpenedAgain),
-    _planted(FailedPromptAnsweredToTheNext, "cross-user-data", twin=FailedPromptTakenOut),
-    _planted(LastErrorForAll, "canary-in-error", twin=LastErrorForEach),
-    _planted(OneQuestionAtATime, "waits-for-other", twin=OneQuestionOfEachUser),
+    planted_by(PromptHistoryShared, "cross-user-prompt"),
+    planted_by(FirstUsersName, "cross-user-prompt"),
+    planted_by(RetriesLastPrompt, "cross-user-prompt"),
+    planted_by(FailedPromptKept, "cross-user-prompt"),
+    planted_by(PreviousPromptInMetadata, "cross-user-prompt"),
+    planted_by(AnswersCachedByHead, "cross-user-data"),
+    planted_by(FailureAnswersNothing, "failure-hidden"),
+    planted_by(PartTakenForWhole, "differs-by-model"),
+    planted_by(BreakerOfModel, "bystander-harmed", "interference", twin=BreakerOfModelForEach),
+    planted_by(FallbackForAll, "interference", twin=FallbackForEach),
+    planted_by(ClientClosedForAll, "bystander-harmed", "interference", twin=ClientOpenedAgain),
+    planted_by(FailedPromptAnsweredToTheNext, "cross-user-data", twin=FailedPromptTakenOut),
+    planted_by(LastErrorForAll, "canary-in-error", twin=LastErrorForEach),
+    planted_by(OneQuestionAtATime, "waits-for-other", twin=OneQuestionOfEachUser),
 )

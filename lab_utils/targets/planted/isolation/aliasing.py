@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_utils.target import Recipe
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session, copied
 
 __all__ = ["PLANTED"]
@@ -101,7 +100,7 @@ class NumbersPooled(ReferenceTarget):
         return context
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(SourceRowsAnswered, "aliased-output"),
     planted_by(ListsLent, "aliased-output"),
     planted_by(ContextLent, "aliased-output"),

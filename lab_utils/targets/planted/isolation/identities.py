@@ -9,8 +9,7 @@ from typing import Any
 
 from lab_utils.target import EndReport, Handle, PlannedStep, Refused, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import ReferenceTarget
 
 __all__ = ["PLANTED"]
@@ -151,7 +150,7 @@ class RefusedStrictRemembered(ReferenceTarget):
             raise
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(EqualityBelieved, "merged-identity"),
     planted_by(FoundByEquality, "merged-identity"),
     planted_by(PlansFolded, "merged-identity"),

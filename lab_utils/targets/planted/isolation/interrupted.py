@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Row, Subscription
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -891,41 +891,36 @@ class NewcomerGetsMemory(ReferenceTarget):
         return made
 
 
-def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
-    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
-
-
 PLANTED = (
-    _planted(ReplyLeftOnTheWire, "cross-user-data", WireEmptied),
-    _planted(PooledConnectionLeftDirty, "cross-user-data", PooledConnectionEmptied),
-    _planted(BatchMatchedByPlace, "cross-user-data", BatchForgetsBoth),
-    _planted(ScratchBufferKept, "cross-user-data", ScratchBufferOwn),
-    _planted(CacheNotInvalidated, "cross-user-data"),
-    _planted(ContextLoadedByOrder, "cross-user-data", ContextLoadedByKey),
-    _planted(UserLeftInContext, "context-left", UserSetBack),
-    _planted(UserOfTheCreateStays, "context-left", UserSetBack),
-    _planted(AmbientUserBelieved, "cross-user-data", UserSetBack),
-    _planted(RunAnswersCancellation, "cancellation-lost"),
-    _planted(CreateShieldedFromCancellation, "cancellation-lost"),
-    _planted(CancellationWrapped, "cancellation-lost"),
-    _planted(CallerCancelledAgain, "cancellation-left"),
-    _planted(GivenBackAfterAnAwait, "capacity-lost"),
-    _planted(GivenBackAfterALongFarewell, "capacity-lost"),
-    _planted(KeptOnBaseException, "capacity-lost"),
-    _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
-    _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),
-    _planted(FollowersCancelled, "cancelled-others", FollowersPrepare),
-    _planted(PermissionsNotCheckedMeanwhile, "not-refused"),
-    _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
-    _planted(CompletedAndThenFailed, "two-end-events"),
-    _planted(DroppedClientClosesAll, "lost-event"),
-    _planted(DroppedClientEndsAllRuns, "cancelled-others"),
-    _planted(ErrorNamesTheInterrupted, "cross-user-data"),
-    _planted(StreamLeftHalfSent, "cross-user-data"),
-    _planted(ConnectionGivenBackTwice, "cross-user-data"),
-    _planted(NewcomerGetsMemory, "cross-user-data"),
-    _planted(PagesKeptInPart, "wrong-rows", PagesKeptWhole),
-    _planted(SeatClearedByForce, "cancelled-others", SeatClearedOfItsRun),
-    _planted(EndCutOffKeepsClients, "connection-left"),
+    planted_by(ReplyLeftOnTheWire, "cross-user-data", twin=WireEmptied),
+    planted_by(PooledConnectionLeftDirty, "cross-user-data", twin=PooledConnectionEmptied),
+    planted_by(BatchMatchedByPlace, "cross-user-data", twin=BatchForgetsBoth),
+    planted_by(ScratchBufferKept, "cross-user-data", twin=ScratchBufferOwn),
+    planted_by(CacheNotInvalidated, "cross-user-data"),
+    planted_by(ContextLoadedByOrder, "cross-user-data", twin=ContextLoadedByKey),
+    planted_by(UserLeftInContext, "context-left", twin=UserSetBack),
+    planted_by(UserOfTheCreateStays, "context-left", twin=UserSetBack),
+    planted_by(AmbientUserBelieved, "cross-user-data", twin=UserSetBack),
+    planted_by(RunAnswersCancellation, "cancellation-lost"),
+    planted_by(CreateShieldedFromCancellation, "cancellation-lost"),
+    planted_by(CancellationWrapped, "cancellation-lost"),
+    planted_by(CallerCancelledAgain, "cancellation-left"),
+    planted_by(GivenBackAfterAnAwait, "capacity-lost"),
+    planted_by(GivenBackAfterALongFarewell, "capacity-lost"),
+    planted_by(KeptOnBaseException, "capacity-lost"),
+    planted_by(WorkerDiesOfUserCode, "capacity-lost", twin=WorkerOutlivesUserCode),
+    planted_by(CommitOfAllCancelled, "cancelled-others", twin=CommitOfAllShielded),
+    planted_by(FollowersCancelled, "cancelled-others", twin=FollowersPrepare),
+    planted_by(PermissionsNotCheckedMeanwhile, "not-refused"),
+    planted_by(FailureRollsBackOthers, "lost-write", twin=FailureRollsBackItself),
+    planted_by(CompletedAndThenFailed, "two-end-events"),
+    planted_by(DroppedClientClosesAll, "lost-event"),
+    planted_by(DroppedClientEndsAllRuns, "cancelled-others"),
+    planted_by(ErrorNamesTheInterrupted, "cross-user-data"),
+    planted_by(StreamLeftHalfSent, "cross-user-data"),
+    planted_by(ConnectionGivenBackTwice, "cross-user-data"),
+    planted_by(NewcomerGetsMemory, "cross-user-data"),
+    planted_by(PagesKeptInPart, "wrong-rows", twin=PagesKeptWhole),
+    planted_by(SeatClearedByForce, "cancelled-others", twin=SeatClearedOfItsRun),
+    planted_by(EndCutOffKeepsClients, "connection-left"),
 )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from lab_utils.target import EndReport, Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from registry import Completion, Prompt
@@ -354,17 +354,12 @@ class SocketClosedWhenLeft(ReplyLeftInASocket):
     resource = _CarefulStore
 
 
-def _planted(make: type[Any], anomaly: str, twin: type[Any] | None = None) -> Planted:
-    right = "agent_registry" if twin is None else f"{twin.__module__}:{twin.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
-
-
 PLANTED = (
-    _planted(AnswerLeftOnTheConnection, "cross-user-data", ConnectionClosedWhenLeft),
-    _planted(CookiesOfAll, "foreign-cookie", ConnectionClosedWhenLeft),
-    _planted(ReplyLeftInASocket, "cross-user-data", SocketClosedWhenLeft),
+    planted_by(AnswerLeftOnTheConnection, "cross-user-data", twin=ConnectionClosedWhenLeft),
+    planted_by(CookiesOfAll, "foreign-cookie", twin=ConnectionClosedWhenLeft),
+    planted_by(ReplyLeftInASocket, "cross-user-data", twin=SocketClosedWhenLeft),
     # Those that they derive from are right as well; the test of the part asks them.
-    _planted(QuestionsNumberedAnew, "old-life-read"),
-    _planted(AnswersInTheMailbox, "wrong-answer"),
-    _planted(EqualQuestionsCancelled, "cancelled-others"),
+    planted_by(QuestionsNumberedAnew, "old-life-read"),
+    planted_by(AnswersInTheMailbox, "wrong-answer"),
+    planted_by(EqualQuestionsCancelled, "cancelled-others"),
 )

@@ -16,9 +16,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lab_utils.target import Recipe, Row, Target
+from lab_utils.target import Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 from registry import AgentScope, BaseAgent
 
@@ -347,27 +347,22 @@ class DefaultArgumentKeeps(_Noting):
         (_remember.__defaults__ or ([],))[0].clear()
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
 PLANTED = (
-    _planted(CounterInClosure, "shared-object"),
-    _planted(SharedBuffer, "shared-object"),
-    _planted(SharedEmptyDict, "shared-object"),
-    _planted(SharedGenerator, "shared-object"),
-    _planted(ViewOfAnothers, "shared-object"),
-    _planted(BoundToTheFirst, "shared-object"),
-    _planted(ListInContextVar, "shared-object"),
-    _planted(HistoryOnTheClass, "shared-state"),
-    _planted(RowsInModuleCache, "shared-state"),
-    _planted(MemoizedMethod, "shared-state", "retained-object"),
-    _planted(DoneCallbackKeeps, "retained-object"),
-    _planted(FinalizerKeeps, "retained-object"),
-    _planted(ContextOfTimer, "retained-object"),
-    _planted(ThreadLocalKeeps, "retained-object"),
-    _planted(MetricLabelledByObject, "retained-object"),
-    _planted(CoroutineNeverAwaited, "retained-object"),
-    _planted(DefaultArgumentKeeps, "retained-object"),
+    planted_by(CounterInClosure, "shared-object"),
+    planted_by(SharedBuffer, "shared-object"),
+    planted_by(SharedEmptyDict, "shared-object"),
+    planted_by(SharedGenerator, "shared-object"),
+    planted_by(ViewOfAnothers, "shared-object"),
+    planted_by(BoundToTheFirst, "shared-object"),
+    planted_by(ListInContextVar, "shared-object"),
+    planted_by(HistoryOnTheClass, "shared-state"),
+    planted_by(RowsInModuleCache, "shared-state"),
+    planted_by(MemoizedMethod, "shared-state", "retained-object"),
+    planted_by(DoneCallbackKeeps, "retained-object"),
+    planted_by(FinalizerKeeps, "retained-object"),
+    planted_by(ContextOfTimer, "retained-object"),
+    planted_by(ThreadLocalKeeps, "retained-object"),
+    planted_by(MetricLabelledByObject, "retained-object"),
+    planted_by(CoroutineNeverAwaited, "retained-object"),
+    planted_by(DefaultArgumentKeeps, "retained-object"),
 )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from lab_utils.target import Handle, Recipe
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session, copied
 
 __all__ = ["PLANTED"]
@@ -208,25 +208,21 @@ class StrippedUserIds(ReferenceTarget):
         super().check_user(str(user).strip() or "anonymous")
 
 
-def _planted(make: type[ReferenceTarget], *anomalies: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "reference")
-
-
 PLANTED = (
-    _planted(SharedDispatcher, "shared-object"),
-    _planted(CaseFoldedKeys, "shared-object", "cross-user-answer"),
-    _planted(JoinedKeys, "shared-object", "cross-user-answer"),
-    _planted(AliasedContext, "aliased-input"),
-    _planted(ContextOfTheFirst, "wrong-context"),
-    _planted(DataOfTheAgentBefore, "wrong-context"),
-    _planted(SharedMemory, "cross-user-data", "shared-object"),
-    _planted(ServesTheLastCaller, "cross-user-data"),
-    _planted(MakesForTheLastCaller, "cross-user-data"),
-    _planted(CacheWithoutUser, "cross-user-data"),
-    _planted(AliasedAnswers, "aliased-output"),
-    _planted(NoBoundaryCheck, "not-refused"),
-    _planted(PermissionOnlyAtCreate, "not-refused"),
-    _planted(OnePermissionOfTwo, "not-refused"),
-    _planted(SessionBeforeTheCheck, "left-behind"),
-    _planted(StrippedUserIds, "not-refused"),
+    planted_by(SharedDispatcher, "shared-object"),
+    planted_by(CaseFoldedKeys, "shared-object", "cross-user-answer"),
+    planted_by(JoinedKeys, "shared-object", "cross-user-answer"),
+    planted_by(AliasedContext, "aliased-input"),
+    planted_by(ContextOfTheFirst, "wrong-context"),
+    planted_by(DataOfTheAgentBefore, "wrong-context"),
+    planted_by(SharedMemory, "cross-user-data", "shared-object"),
+    planted_by(ServesTheLastCaller, "cross-user-data"),
+    planted_by(MakesForTheLastCaller, "cross-user-data"),
+    planted_by(CacheWithoutUser, "cross-user-data"),
+    planted_by(AliasedAnswers, "aliased-output"),
+    planted_by(NoBoundaryCheck, "not-refused"),
+    planted_by(PermissionOnlyAtCreate, "not-refused"),
+    planted_by(OnePermissionOfTwo, "not-refused"),
+    planted_by(SessionBeforeTheCheck, "left-behind"),
+    planted_by(StrippedUserIds, "not-refused"),
 )

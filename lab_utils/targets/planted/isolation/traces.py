@@ -8,8 +8,7 @@ import threading
 from typing import Any
 
 from lab_utils.target import Handle, Recipe, Refusal, Refused
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -132,7 +131,7 @@ class NeighboursInRepr(ReferenceTarget):
         return Telling(recipe, context, dispatcher, session)
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(LoggerOfTheFirst, "canary-in-log"),
     planted_by(ErrorsLoggedInBatches, "canary-in-log"),
     planted_by(ErrorsLoggedByAPool, "canary-in-log"),

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Target
-from lab_utils.targets.planted.base import Planted
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session, check_plain
 
 __all__ = ["PLANTED"]
@@ -330,36 +330,32 @@ class LockOfTheClass(ReferenceTarget):
         return await super().build(session, recipe, context, connect)
 
 
-_ROWS: Sequence[tuple[type[Target], str]] = (
-    (DuplicateReplaces, "not-refused"),
-    (RecipeLookedUpLate, "wrong-recipe"),
-    (RecipesRememberedPerUser, "wrong-recipe"),
-    (OldRequirementsStay, "not-refused"),
-    (RequirementsAddUp, "wrong-recipe"),
-    (RequirementsMetOnce, "not-refused"),
-    (AdoptsAnybodys, "boundary-crossed"),
-    (AdoptedTwice, "adopted-twice"),
-    (OwnerNotCheckedAgain, "adopted-twice"),
-    (AdoptedKeepsItsBridge, "lost-event"),
-    (AdoptedNeverClosed, "never-closed"),
-    (AdoptedBeyondCap, "over-limit"),
-    (StrictAtTheTopOnly, "not-refused"),
-    (StrictTakesSubclasses, "not-refused"),
-    (StrictForgottenInRuns, "not-refused"),
-    (StrictOnceApproved, "not-refused"),
-    (StrictRefusalLeavesSession, "left-behind"),
-    (StrictForgottenByLookups, "not-refused"),
-    (RunsOnAnyLoop, "wrong-loop-accepted"),
-    (LoopCheckedTooLate, "left-behind"),
-    (EndsFromAnyLoop, "wrong-loop-accepted"),
-    (SweepsFromAnyLoop, "wrong-loop-accepted"),
-    (SessionsOfTheClass, "registries-mixed"),
-    (RecipesOfTheProcess, "registries-mixed"),
-    (StopClosesEverybody, "registries-mixed"),
-    (LimitOfTheProcess, "limit-shared"),
-    (LockOfTheClass, "registries-mixed"),
-)
-PLANTED = tuple(
-    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
-    for make, anomaly in _ROWS
+PLANTED = (
+    planted_by(DuplicateReplaces, "not-refused"),
+    planted_by(RecipeLookedUpLate, "wrong-recipe"),
+    planted_by(RecipesRememberedPerUser, "wrong-recipe"),
+    planted_by(OldRequirementsStay, "not-refused"),
+    planted_by(RequirementsAddUp, "wrong-recipe"),
+    planted_by(RequirementsMetOnce, "not-refused"),
+    planted_by(AdoptsAnybodys, "boundary-crossed"),
+    planted_by(AdoptedTwice, "adopted-twice"),
+    planted_by(OwnerNotCheckedAgain, "adopted-twice"),
+    planted_by(AdoptedKeepsItsBridge, "lost-event"),
+    planted_by(AdoptedNeverClosed, "never-closed"),
+    planted_by(AdoptedBeyondCap, "over-limit"),
+    planted_by(StrictAtTheTopOnly, "not-refused"),
+    planted_by(StrictTakesSubclasses, "not-refused"),
+    planted_by(StrictForgottenInRuns, "not-refused"),
+    planted_by(StrictOnceApproved, "not-refused"),
+    planted_by(StrictRefusalLeavesSession, "left-behind"),
+    planted_by(StrictForgottenByLookups, "not-refused"),
+    planted_by(RunsOnAnyLoop, "wrong-loop-accepted"),
+    planted_by(LoopCheckedTooLate, "left-behind"),
+    planted_by(EndsFromAnyLoop, "wrong-loop-accepted"),
+    planted_by(SweepsFromAnyLoop, "wrong-loop-accepted"),
+    planted_by(SessionsOfTheClass, "registries-mixed"),
+    planted_by(RecipesOfTheProcess, "registries-mixed"),
+    planted_by(StopClosesEverybody, "registries-mixed"),
+    planted_by(LimitOfTheProcess, "limit-shared"),
+    planted_by(LockOfTheClass, "registries-mixed"),
 )

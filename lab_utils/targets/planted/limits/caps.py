@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
-from lab_utils.targets.planted.base import Planted
+from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -350,32 +349,28 @@ class CancelledBeforeItsTurn(ReferenceTarget):
         return await super().create_with(recipe, context, connect)
 
 
-_ROWS: Sequence[tuple[type[Target], str]] = (
-    (CapCheckedBeforeTheFactory, "over-limit"),
-    (RefusedStillCounted, "place-lost"),
-    (PlaceKeptByFailure, "place-lost"),
-    (PlaceKeptByExit, "place-lost"),
-    (PlaceKeptInLine, "place-lost"),
-    (PlaceKeptByRefusal, "place-lost"),
-    (PlaceKeptByRefusedAdoption, "place-lost"),
-    (CapSharedByHash, "limit-shared"),
-    (CapOfEachThread, "over-limit"),
-    (BusyMakesRoom, "busy-ended"),
-    (EvictedUnclosed, "never-closed"),
-    (CapForgottenByGetOrCreate, "over-limit"),
-    (InsidersRefused, "insider-refused"),
-    (UserCapForgottenByAdoption, "over-limit"),
-    (UserCapCheckedBeforeTheFactory, "over-limit"),
-    (RefusedNewcomerRemembered, "place-lost"),
-    (PlaceKeptByFailedCleanup, "place-lost"),
-    (PlaceGivenBackTwice, "over-limit"),
-    (EveryEndMakesRoom, "over-limit"),
-    (SessionBeforePermission, "place-lost"),
-    (NewcomerKeptByExit, "place-lost"),
-    (NewcomerKeptByRefusedAdoption, "place-lost"),
-    (CancelledBeforeItsTurn, "place-lost"),
-)
-PLANTED = tuple(
-    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
-    for make, anomaly in _ROWS
+PLANTED = (
+    planted_by(CapCheckedBeforeTheFactory, "over-limit"),
+    planted_by(RefusedStillCounted, "place-lost"),
+    planted_by(PlaceKeptByFailure, "place-lost"),
+    planted_by(PlaceKeptByExit, "place-lost"),
+    planted_by(PlaceKeptInLine, "place-lost"),
+    planted_by(PlaceKeptByRefusal, "place-lost"),
+    planted_by(PlaceKeptByRefusedAdoption, "place-lost"),
+    planted_by(CapSharedByHash, "limit-shared"),
+    planted_by(CapOfEachThread, "over-limit"),
+    planted_by(BusyMakesRoom, "busy-ended"),
+    planted_by(EvictedUnclosed, "never-closed"),
+    planted_by(CapForgottenByGetOrCreate, "over-limit"),
+    planted_by(InsidersRefused, "insider-refused"),
+    planted_by(UserCapForgottenByAdoption, "over-limit"),
+    planted_by(UserCapCheckedBeforeTheFactory, "over-limit"),
+    planted_by(RefusedNewcomerRemembered, "place-lost"),
+    planted_by(PlaceKeptByFailedCleanup, "place-lost"),
+    planted_by(PlaceGivenBackTwice, "over-limit"),
+    planted_by(EveryEndMakesRoom, "over-limit"),
+    planted_by(SessionBeforePermission, "place-lost"),
+    planted_by(NewcomerKeptByExit, "place-lost"),
+    planted_by(NewcomerKeptByRefusedAdoption, "place-lost"),
+    planted_by(CancelledBeforeItsTurn, "place-lost"),
 )

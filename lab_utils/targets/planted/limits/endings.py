@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.target import Command, Handle, Recipe, Target
-from lab_utils.targets.planted.base import Planted
+from lab_utils.target import Command, Handle, Recipe
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -289,31 +289,27 @@ class AgeOfTheUser(ReferenceTarget):
         return super().is_due(session)
 
 
-_ROWS: Sequence[tuple[type[Target], str]] = (
-    (RunDoesNotRenew, "ended-early"),
-    (SweepEndsTheBusy, "busy-ended"),
-    (SweepEndsWhoMakes, "busy-ended"),
-    (IdleFromStartOfRun, "ended-early"),
-    (SweepInTurn, "waits-for-other"),
-    (SweepHoldsTheRegistry, "waits-for-other"),
-    (SweepStopsAtFirstError, "overdue"),
-    (SweptUnclosed, "never-closed"),
-    (SweepsCloseTwice, "closed-twice"),
-    (AgeRenewedByUse, "overdue"),
-    (LookupsRenewAll, "overdue"),
-    (AgeSinceLastCreate, "overdue"),
-    (UseRenewsNamesakes, "overdue"),
-    (GetOrCreateDoesNotRenew, "ended-early"),
-    (FailedRunDoesNotRenew, "ended-early"),
-    (AdoptedRunDoesNotRenew, "ended-early"),
-    (SweepTakesTwenty, "overdue"),
-    (SweepEndsWhoWasDue, "ended-early"),
-    (SweepsFewAtOnce, "ended-early"),
-    (CancelledRunStaysBusy, "overdue"),
-    (AgeRenewedByRemoval, "overdue"),
-    (AgeOfTheUser, "ended-early"),
-)
-PLANTED = tuple(
-    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
-    for make, anomaly in _ROWS
+PLANTED = (
+    planted_by(RunDoesNotRenew, "ended-early"),
+    planted_by(SweepEndsTheBusy, "busy-ended"),
+    planted_by(SweepEndsWhoMakes, "busy-ended"),
+    planted_by(IdleFromStartOfRun, "ended-early"),
+    planted_by(SweepInTurn, "waits-for-other"),
+    planted_by(SweepHoldsTheRegistry, "waits-for-other"),
+    planted_by(SweepStopsAtFirstError, "overdue"),
+    planted_by(SweptUnclosed, "never-closed"),
+    planted_by(SweepsCloseTwice, "closed-twice"),
+    planted_by(AgeRenewedByUse, "overdue"),
+    planted_by(LookupsRenewAll, "overdue"),
+    planted_by(AgeSinceLastCreate, "overdue"),
+    planted_by(UseRenewsNamesakes, "overdue"),
+    planted_by(GetOrCreateDoesNotRenew, "ended-early"),
+    planted_by(FailedRunDoesNotRenew, "ended-early"),
+    planted_by(AdoptedRunDoesNotRenew, "ended-early"),
+    planted_by(SweepTakesTwenty, "overdue"),
+    planted_by(SweepEndsWhoWasDue, "ended-early"),
+    planted_by(SweepsFewAtOnce, "ended-early"),
+    planted_by(CancelledRunStaysBusy, "overdue"),
+    planted_by(AgeRenewedByRemoval, "overdue"),
+    planted_by(AgeOfTheUser, "ended-early"),
 )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lab_utils.target import EndReport, Handle, PlannedStep, Recipe, Refusal, Refused, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
@@ -630,31 +630,26 @@ class FiftyConnectionsLeftDirty(ReplyLeftOnTheWire):
 _Either = ReferenceTarget | AgentRegistryTarget
 
 
-def _planted(make: type[_Either], anomaly: str, twin: type[_Either] | None = None) -> Planted:
-    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
-
-
 PLANTED = (
-    _planted(SlotLostOnCancellation, "capacity-lost", PoolOfTen),
-    _planted(HundredthSlotLost, "capacity-lost", PoolOfTen),
-    _planted(PoolThatShrinks, "capacity-lost", PoolOfTen),
-    _planted(PoolThatGrows, "over-limit", PoolOfTen),
-    _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
-    _planted(PlaceLostAtItsTurn, "capacity-lost", LineLeftRightly),
-    _planted(CancelledStayInLine, "capacity-lost", LineLeftRightly),
-    _planted(NobodyWokenBehind, "capacity-lost", LineLeftRightly),
-    _planted(PlaceNeverHeld, "over-limit", LineLeftRightly),
-    _planted(FactoryLostAtItsTurn, "capacity-lost", FactoriesInLine),
-    _planted(LostInALongFarewell, "capacity-lost", KeptInNoFarewell),
-    _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
-    _planted(FactoriesCounted, "capacity-lost"),
-    _planted(EndingsCounted, "capacity-lost"),
-    _planted(RemovalsCounted, "capacity-lost", PoolThatReconnects),
-    _planted(ResetsCounted, "capacity-lost"),
-    _planted(PlansCounted, "capacity-lost", PlansInAGroup),
-    _planted(PlaceLostAfterTheWork, "capacity-lost", PoolOfTen),
-    _planted(RefusedToolsCounted, "capacity-lost"),
-    _planted(RefusedCounted, "capacity-lost"),
-    _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
+    planted_by(SlotLostOnCancellation, "capacity-lost", twin=PoolOfTen),
+    planted_by(HundredthSlotLost, "capacity-lost", twin=PoolOfTen),
+    planted_by(PoolThatShrinks, "capacity-lost", twin=PoolOfTen),
+    planted_by(PoolThatGrows, "over-limit", twin=PoolOfTen),
+    planted_by(TurnTakenByTheCancelled, "capacity-lost", twin=TurnGivenOn),
+    planted_by(PlaceLostAtItsTurn, "capacity-lost", twin=LineLeftRightly),
+    planted_by(CancelledStayInLine, "capacity-lost", twin=LineLeftRightly),
+    planted_by(NobodyWokenBehind, "capacity-lost", twin=LineLeftRightly),
+    planted_by(PlaceNeverHeld, "over-limit", twin=LineLeftRightly),
+    planted_by(FactoryLostAtItsTurn, "capacity-lost", twin=FactoriesInLine),
+    planted_by(LostInALongFarewell, "capacity-lost", twin=KeptInNoFarewell),
+    planted_by(LostUntilTheLeaseEnds, "capacity-lost", twin=PoolOfTen),
+    planted_by(FactoriesCounted, "capacity-lost"),
+    planted_by(EndingsCounted, "capacity-lost"),
+    planted_by(RemovalsCounted, "capacity-lost", twin=PoolThatReconnects),
+    planted_by(ResetsCounted, "capacity-lost"),
+    planted_by(PlansCounted, "capacity-lost", twin=PlansInAGroup),
+    planted_by(PlaceLostAfterTheWork, "capacity-lost", twin=PoolOfTen),
+    planted_by(RefusedToolsCounted, "capacity-lost"),
+    planted_by(RefusedCounted, "capacity-lost"),
+    planted_by(FiftyConnectionsLeftDirty, "cross-user-data"),
 )

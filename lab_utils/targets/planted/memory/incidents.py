@@ -20,8 +20,7 @@ from lab_utils.target import (
     Subscription,
     SupervisionReport,
 )
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 from registry import CloseCode, Completion, ExpiredToken, Grant, Prompt, ScriptedLLM, TokenError, TokenSigner
@@ -454,7 +453,7 @@ class CancelledStayInTheList(ReferenceTarget):
         return [*super().trusted(), self.line]
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(RequestsKept, "memory-growth"),
     planted_by(StrayCallsNoted, "memory-growth"),
     planted_by(ExpiredTokensKept, "memory-growth"),

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab_utils.target import Command, Handle, PlannedStep, SupervisionReport
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.admission import NeverGivenBack
 from lab_utils.targets.planted.sockets.base import OverSockets
 from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
@@ -98,7 +97,7 @@ class LeakedAdmissionsOfMany(OverSockets):
         return manager
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(CancelledRunKept, "memory-growth"),
     planted_by(ResetsJournalled, "memory-growth"),
     planted_by(ReplacedBridgesKept, "object-growth"),

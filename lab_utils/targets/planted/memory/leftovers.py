@@ -7,9 +7,9 @@ import os
 import threading
 from typing import Any
 
-from lab_utils.target import Command, EndReport, Handle, Population, Recipe, Subscription, Target
+from lab_utils.target import Command, EndReport, Handle, Population, Recipe, Subscription
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
 from registry import AgentScope, BaseAgent
 
@@ -143,16 +143,11 @@ class SavedAfterTheEnd(ReferenceTarget):
         return Population(found.sessions + len(self.saved - self.sessions.keys()), found.agents)
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
 PLANTED = (
-    _planted(TaskNeverAwaited, "leaked-task"),
-    _planted(TimerNeverCancelled, "leaked-timer"),
-    _planted(DescriptorLeft, "leaked-descriptor"),
-    _planted(ThreadLeft, "leaked-thread"),
-    _planted(ConnectionLeft, "leaked-connection"),
-    _planted(SavedAfterTheEnd, "session-left"),
+    planted_by(TaskNeverAwaited, "leaked-task"),
+    planted_by(TimerNeverCancelled, "leaked-timer"),
+    planted_by(DescriptorLeft, "leaked-descriptor"),
+    planted_by(ThreadLeft, "leaked-thread"),
+    planted_by(ConnectionLeft, "leaked-connection"),
+    planted_by(SavedAfterTheEnd, "session-left"),
 )

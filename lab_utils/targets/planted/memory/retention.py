@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lab_utils.target import Command, EndReport, Handle, Recipe, Target
+from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 from registry import AgentScope, BaseAgent
 
@@ -192,21 +192,16 @@ class SupersededKept(ReferenceTarget):
         return await super().end(user)
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
 PLANTED = (
-    _planted(HoardsPerOperation, "memory-growth"),
-    _planted(SessionsInModuleList, "retained-object"),
-    _planted(FactoryClosureKeeps, "retained-object"),
-    _planted(LastAgentCached, "retained-object"),
-    _planted(MetricsLabels, "memory-growth"),
-    _planted(ContextKeptAfterEnd, "retained-object"),
-    _planted(SweeperOfTheFirst, "retained-object"),
-    _planted(TracebackKept, "retained-object"),
-    _planted(AgentSessionCycle, "reference-cycle"),
-    _planted(SessionLogGrows, "memory-growth"),
-    _planted(SupersededKept, "retained-object", "object-growth"),
+    planted_by(HoardsPerOperation, "memory-growth"),
+    planted_by(SessionsInModuleList, "retained-object"),
+    planted_by(FactoryClosureKeeps, "retained-object"),
+    planted_by(LastAgentCached, "retained-object"),
+    planted_by(MetricsLabels, "memory-growth"),
+    planted_by(ContextKeptAfterEnd, "retained-object"),
+    planted_by(SweeperOfTheFirst, "retained-object"),
+    planted_by(TracebackKept, "retained-object"),
+    planted_by(AgentSessionCycle, "reference-cycle"),
+    planted_by(SessionLogGrows, "memory-growth"),
+    planted_by(SupersededKept, "retained-object", "object-growth"),
 )

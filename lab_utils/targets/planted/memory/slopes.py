@@ -9,8 +9,7 @@ import asyncio
 import socket
 from array import array
 
-from lab_utils.target import Target
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -105,14 +104,10 @@ class CallsItselfAgain(ReferenceTarget):
         self.stopped = True
 
 
-def _planted(make: type[Target], anomaly: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
-
-
 PLANTED = (
-    _planted(TimesInArray, "memory-growth"),
-    _planted(SampleOfSessions, "memory-growth"),
-    _planted(ReceiptsKept, "object-growth"),
-    _planted(SocketLeft, "leaked-socket"),
-    _planted(CallsItselfAgain, "leaked-handle"),
+    planted_by(TimesInArray, "memory-growth"),
+    planted_by(SampleOfSessions, "memory-growth"),
+    planted_by(ReceiptsKept, "object-growth"),
+    planted_by(SocketLeft, "leaked-socket"),
+    planted_by(CallsItselfAgain, "leaked-handle"),
 )

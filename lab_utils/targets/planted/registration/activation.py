@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -446,35 +445,26 @@ class _Removed(asyncio.Lock):
         self._table.pop(self._key, None)
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    for right in (TurnForEachAgent, ActivationOfItsCallers, OnlyCreates):
-        if issubclass(make, right):
-            twin = f"{right.__module__}:{right.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
-_ROWS: Sequence[tuple[type[Target], str]] = (
-    (CheckThenAwait, "double-activation"),
-    (ActivationSharedByThreads, "cross-thread-data"),
-    (ActivationsForgottenTogether, "double-activation"),
-    (CachedFailure, "cached-failure"),
-    (FailureKeptWithSession, "cached-failure"),
-    (CancelledCallerCancelsOthers, "cancelled-others"),
-    (ActivationOutlivesCallers, "left-behind"),
-    (StoppingActivationJoined, "cancelled-others"),
-    (InstalledAfterEnd, "orphaned-agent"),
-    (EndTrustsItsCancellations, "orphaned-agent"),
-    (EndCancelsItsCallers, "cancellation-left"),
-    (ClosedInPlaceOfCancelled, "cancellation-lost"),
-    (SessionOverwritten, "wrong-count"),
-    (CancelledCreateLeavesOrphan, "left-behind"),
-    (CancelledCreateLeavesGhost, "left-behind"),
-    (OneLockForCreates, "waits-for-other"),
-    (CancelledCreateGoesOn, "left-behind"),
-    (StopForgetsCallers, "left-waiting"),
-    (LocksOf64, "waits-for-other"),
-    (LockForgottenAtEnd, "double-activation"),
-    (LockForgottenUnderWaiters, "double-activation"),
+PLANTED = (
+    planted_by(CheckThenAwait, "double-activation"),
+    planted_by(ActivationSharedByThreads, "cross-thread-data"),
+    planted_by(ActivationsForgottenTogether, "double-activation", twin=TurnForEachAgent),
+    planted_by(CachedFailure, "cached-failure"),
+    planted_by(FailureKeptWithSession, "cached-failure"),
+    planted_by(CancelledCallerCancelsOthers, "cancelled-others"),
+    planted_by(ActivationOutlivesCallers, "left-behind"),
+    planted_by(StoppingActivationJoined, "cancelled-others", twin=ActivationOfItsCallers),
+    planted_by(InstalledAfterEnd, "orphaned-agent"),
+    planted_by(EndTrustsItsCancellations, "orphaned-agent"),
+    planted_by(EndCancelsItsCallers, "cancellation-left"),
+    planted_by(ClosedInPlaceOfCancelled, "cancellation-lost"),
+    planted_by(SessionOverwritten, "wrong-count"),
+    planted_by(CancelledCreateLeavesOrphan, "left-behind"),
+    planted_by(CancelledCreateLeavesGhost, "left-behind"),
+    planted_by(OneLockForCreates, "waits-for-other", twin=OnlyCreates),
+    planted_by(CancelledCreateGoesOn, "left-behind", twin=OnlyCreates),
+    planted_by(StopForgetsCallers, "left-waiting"),
+    planted_by(LocksOf64, "waits-for-other"),
+    planted_by(LockForgottenAtEnd, "double-activation"),
+    planted_by(LockForgottenUnderWaiters, "double-activation"),
 )
-PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab_utils.target import EndReport, Handle
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.registration.activation import OnlyCreates
 from lab_utils.targets.reference import Agent, ReferenceTarget
 
@@ -148,7 +148,7 @@ PLANTED = (
     planted_by(EndOfAllStopsAtError, "never-closed", "agent-not-closed"),
     planted_by(ResetLosesClients, "connection-lost"),
     planted_by(EndsByPrefix, "neighbour-touched"),
-    replace(planted_by(EndsOneByOneUnheard, "delayed-by-neighbour"), twin=f"{OnlyCreates.__module__}:OnlyCreates"),
+    planted_by(EndsOneByOneUnheard, "delayed-by-neighbour", twin=OnlyCreates),
     planted_by(NeverCutOff, "never-ends"),
     planted_by(ClosesTwice, "closed-twice"),
     planted_by(HidesCleanupErrors, "error-not-reported"),

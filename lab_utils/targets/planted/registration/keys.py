@@ -12,7 +12,7 @@ from urllib.parse import quote
 from weakref import ref
 
 from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 from registry import Completion, Prompt
@@ -446,40 +446,33 @@ class QuestionsWaitingByMailbox(Asking):
     between = _WaitingByMailbox
 
 
-def _planted(make: type[Any], anomaly: str = "joined-key") -> Planted:
-    rights = {RowsInFlight: RowsInFlight, CreatesInFlight: CreatesInFlight, Asking: QuestionsWaiting}
-    right = next((right for kind, right in rights.items() if issubclass(make, kind)), None)
-    twin = "reference" if right is None else f"{right.__module__}:{right.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, twin)
-
-
 PLANTED = (
-    _planted(JoinedByColon),
-    _planted(JoinedByDashTypeFirst),
-    _planted(JoinedByNothing),
-    _planted(JoinedByDotInUser),
-    _planted(JoinedBySlashAndColon),
-    _planted(JoinedWithoutMain),
-    _planted(MemoryByJoinedKey),
-    _planted(MakingsByJoinedKey),
-    _planted(EndsByJoinedKey),
-    _planted(SecondOfAKeyRefused),
-    _planted(AnswersByRunId, "shared-run-id"),
-    _planted(TypesByTheirBeginning, "merged-types"),
-    _planted(ChannelByRunId, "shared-run-id"),
-    _planted(DuplicatesByRunId, "shared-run-id"),
-    _planted(RunsJoinedById, "shared-run-id"),
-    _planted(TypesWithoutCase, "merged-types"),
-    _planted(ThreadsNormalised, "wrong-thread"),
-    _planted(ThreadsCut, "wrong-thread"),
-    _planted(MailAddressesFolded, "merged-identity"),
-    _planted(DigitsReadAsNumbers, "merged-identity"),
-    _planted(RowsInFlightByMailbox, "merged-identity"),
-    _planted(RowsInFlightByName, "merged-identity"),
-    _planted(RowsInFlightWithoutAccents, "merged-identity"),
-    _planted(CreatesInFlightJoined),
-    _planted(CreatesInFlightByThread),
-    _planted(CreatesInFlightOfUser),
-    _planted(CreatesInFlightByMailbox, "merged-identity"),
-    _planted(QuestionsWaitingByMailbox, "merged-identity"),
+    planted_by(JoinedByColon, "joined-key"),
+    planted_by(JoinedByDashTypeFirst, "joined-key"),
+    planted_by(JoinedByNothing, "joined-key"),
+    planted_by(JoinedByDotInUser, "joined-key"),
+    planted_by(JoinedBySlashAndColon, "joined-key"),
+    planted_by(JoinedWithoutMain, "joined-key"),
+    planted_by(MemoryByJoinedKey, "joined-key"),
+    planted_by(MakingsByJoinedKey, "joined-key"),
+    planted_by(EndsByJoinedKey, "joined-key"),
+    planted_by(SecondOfAKeyRefused, "joined-key"),
+    planted_by(AnswersByRunId, "shared-run-id"),
+    planted_by(TypesByTheirBeginning, "merged-types"),
+    planted_by(ChannelByRunId, "shared-run-id"),
+    planted_by(DuplicatesByRunId, "shared-run-id"),
+    planted_by(RunsJoinedById, "shared-run-id"),
+    planted_by(TypesWithoutCase, "merged-types"),
+    planted_by(ThreadsNormalised, "wrong-thread"),
+    planted_by(ThreadsCut, "wrong-thread"),
+    planted_by(MailAddressesFolded, "merged-identity"),
+    planted_by(DigitsReadAsNumbers, "merged-identity"),
+    planted_by(RowsInFlightByMailbox, "merged-identity", twin=RowsInFlight),
+    planted_by(RowsInFlightByName, "merged-identity", twin=RowsInFlight),
+    planted_by(RowsInFlightWithoutAccents, "merged-identity", twin=RowsInFlight),
+    planted_by(CreatesInFlightJoined, "joined-key", twin=CreatesInFlight),
+    planted_by(CreatesInFlightByThread, "joined-key", twin=CreatesInFlight),
+    planted_by(CreatesInFlightOfUser, "joined-key", twin=CreatesInFlight),
+    planted_by(CreatesInFlightByMailbox, "merged-identity", twin=CreatesInFlight),
+    planted_by(QuestionsWaitingByMailbox, "merged-identity", twin=QuestionsWaiting),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from lab_utils.target import EndReport, Handle, Population, Recipe, Target
+from lab_utils.target import EndReport, Handle, Population, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -196,11 +196,6 @@ class CannedTool(ReferenceTarget):
         return _Canned(context, (), bridge)
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
-
-
 class MainIsAnyThread(ReferenceTarget):
     """A get_or_create for the thread main, which is the default, is answered with the user's newest agent."""
 
@@ -236,22 +231,21 @@ class EverySecondLookupFails(ReferenceTarget):
         return await super().get_or_create(user, agent_type, thread, permissions)
 
 
-_ROWS: Sequence[tuple[type[Target], str]] = (
-    (LookupCreates, "lookup-created"),
-    (EverySecondLookupFails, "failed-operation"),
-    (DriftingCounter, "wrong-count"),
-    (GhostSession, "left-behind"),
-    (ThreadIgnored, "wrong-thread"),
-    (CaseFoldedThreads, "wrong-thread"),
-    (DefaultThreadOnly, "lost-agent"),
-    (MainIsAnyThread, "wrong-thread"),
-    (OldestFound, "stale-agent"),
-    (RemoveTakesOldest, "wrong-agent-removed"),
-    (DoubleClose, "closed-twice"),
-    (CleanupSkippedOnRemove, "never-closed"),
-    (CloseStopsAtFirstError, "never-closed"),
-    (ResetForgetsSuperseded, "never-closed"),
-    (UseAfterClose, "use-after-close"),
-    (CannedTool, "wrong-figure"),
+PLANTED = (
+    planted_by(LookupCreates, "lookup-created"),
+    planted_by(EverySecondLookupFails, "failed-operation"),
+    planted_by(DriftingCounter, "wrong-count"),
+    planted_by(GhostSession, "left-behind"),
+    planted_by(ThreadIgnored, "wrong-thread"),
+    planted_by(CaseFoldedThreads, "wrong-thread"),
+    planted_by(DefaultThreadOnly, "lost-agent"),
+    planted_by(MainIsAnyThread, "wrong-thread"),
+    planted_by(OldestFound, "stale-agent"),
+    planted_by(RemoveTakesOldest, "wrong-agent-removed"),
+    planted_by(DoubleClose, "closed-twice"),
+    planted_by(CleanupSkippedOnRemove, "never-closed"),
+    planted_by(CloseStopsAtFirstError, "never-closed"),
+    planted_by(ResetForgetsSuperseded, "never-closed"),
+    planted_by(UseAfterClose, "use-after-close"),
+    planted_by(CannedTool, "wrong-figure"),
 )
-PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

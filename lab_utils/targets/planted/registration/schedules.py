@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
-from lab_utils.targets.planted.base import Planted
+from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.memory.capacity import Line, LostAtItsTurn
 from lab_utils.targets.planted.registration.activation import TurnForEachAgent
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
@@ -249,21 +249,16 @@ class RunsTakeTurns(RunTurnLost):
     line = Line
 
 
-def _planted(make: type[Target], *anomalies: str, twin: type[Target] | None = None) -> Planted:
-    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, right)
-
-
 PLANTED = (
-    _planted(ForgottenBeforeInstalled, "double-activation"),
-    _planted(UntoldWaiters, "never-ends"),
-    _planted(EmptySessionStays, "left-behind"),
-    _planted(LockKeptOnCancellation, "never-ends"),
-    _planted(CreateTurnLost, "never-ends", twin=CreatesTakeTurns),
-    _planted(RunTurnLost, "never-ends", twin=RunsTakeTurns),
-    _planted(ResurrectedByLateInstall, "failed-operation"),
-    _planted(ResetClearsAfterwards, "orphaned-agent"),
-    _planted(RemovedTwice, "not-sequential"),
+    planted_by(ForgottenBeforeInstalled, "double-activation"),
+    planted_by(UntoldWaiters, "never-ends"),
+    planted_by(EmptySessionStays, "left-behind"),
+    planted_by(LockKeptOnCancellation, "never-ends"),
+    planted_by(CreateTurnLost, "never-ends", twin=CreatesTakeTurns),
+    planted_by(RunTurnLost, "never-ends", twin=RunsTakeTurns),
+    planted_by(ResurrectedByLateInstall, "failed-operation"),
+    planted_by(ResetClearsAfterwards, "orphaned-agent"),
+    planted_by(RemovedTwice, "not-sequential"),
     # An agent that nobody closes goes on working for every holder.
-    _planted(EndCutShort, "never-closed", "use-after-close"),
+    planted_by(EndCutShort, "never-closed", "use-after-close"),
 )

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import (
     Agent,
     Bridge,
@@ -370,33 +370,29 @@ class ClosedInTheFirstsContext(ReferenceTarget):
         await asyncio.wait({asyncio.get_running_loop().create_task(closing, context=self.context)})
 
 
-def _planted(make: type[ReferenceTarget], anomaly: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
-
-
 PLANTED = (
-    _planted(OldestClosedFirst, "teardown-order"),
-    _planted(ResetInAnyOrder, "teardown-order"),
-    _planted(SweptOldestFirst, "teardown-order"),
-    _planted(SweptToolsWork, "stale-part-works"),
-    _planted(DeadlineForEach, "deadline-grows"),
-    _planted(FirstHangTakesAll, "never-closed"),
-    _planted(SavesAfterwards, "old-life-read"),
-    _planted(ToolsClosedFirst, "torn-down-early"),
-    _planted(EventsClosedFirst, "torn-down-early"),
-    _planted(EndTakesToolsOfTheRemoved, "torn-down-early"),
-    _planted(ToolsOutliveAgent, "stale-part-works"),
-    _planted(AdoptedToolsWork, "stale-part-works"),
-    _planted(BridgeOutlivesSession, "stale-part-works"),
-    _planted(ToolsOpenedAgain, "stale-part-works"),
-    _planted(LineOutlivesReset, "use-after-close"),
-    _planted(ForgottenRuns, "leaked-task"),
-    _planted(UntidyRunsGoOn, "leaked-task"),
-    _planted(LineWaitsOn, "leaked-task"),
-    _planted(RunsBesideCleanup, "use-after-close"),
-    _planted(CompletedBeforeCopied, "two-end-events"),
-    _planted(LateFailureToldAsSuccess, "false-end-event"),
-    _planted(HidesCancelledCleanups, "error-not-reported"),
-    _planted(ContextOfTheRequest, "shared-object"),
-    _planted(ClosedInTheFirstsContext, "cross-user-data"),
+    planted_by(OldestClosedFirst, "teardown-order"),
+    planted_by(ResetInAnyOrder, "teardown-order"),
+    planted_by(SweptOldestFirst, "teardown-order"),
+    planted_by(SweptToolsWork, "stale-part-works"),
+    planted_by(DeadlineForEach, "deadline-grows"),
+    planted_by(FirstHangTakesAll, "never-closed"),
+    planted_by(SavesAfterwards, "old-life-read"),
+    planted_by(ToolsClosedFirst, "torn-down-early"),
+    planted_by(EventsClosedFirst, "torn-down-early"),
+    planted_by(EndTakesToolsOfTheRemoved, "torn-down-early"),
+    planted_by(ToolsOutliveAgent, "stale-part-works"),
+    planted_by(AdoptedToolsWork, "stale-part-works"),
+    planted_by(BridgeOutlivesSession, "stale-part-works"),
+    planted_by(ToolsOpenedAgain, "stale-part-works"),
+    planted_by(LineOutlivesReset, "use-after-close"),
+    planted_by(ForgottenRuns, "leaked-task"),
+    planted_by(UntidyRunsGoOn, "leaked-task"),
+    planted_by(LineWaitsOn, "leaked-task"),
+    planted_by(RunsBesideCleanup, "use-after-close"),
+    planted_by(CompletedBeforeCopied, "two-end-events"),
+    planted_by(LateFailureToldAsSuccess, "false-end-event"),
+    planted_by(HidesCancelledCleanups, "error-not-reported"),
+    planted_by(ContextOfTheRequest, "shared-object"),
+    planted_by(ClosedInTheFirstsContext, "cross-user-data"),
 )

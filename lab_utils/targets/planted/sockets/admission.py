@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from registry import CloseCode, ExpiredToken, ForeignToken, Grant, SocketLimits, TokenSigner
 from registry.testing import Admissions, EventsApp, Receive, Resumption, Scope, Send, Subscription

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets, orphan
 from registry import AgentWebSocketBridge, UserExecutionContext
 from registry.testing import CLOSED_BY_SESSION, ReplayLog, Resumption, Subscription

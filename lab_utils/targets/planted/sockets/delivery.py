@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import LogWithHoles, OverSockets
 from registry.testing import BATCH_EVENTS, ReplayLog
 

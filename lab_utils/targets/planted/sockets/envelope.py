@@ -6,7 +6,7 @@ import json
 from collections.abc import MutableMapping
 from typing import Any
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from registry.testing import Receive, ReplayLog, Resumption, Scope, Send, Subscription
 

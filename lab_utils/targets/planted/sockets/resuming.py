@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from registry.testing import Channel, ReplayLog, Resumption, Subscription
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
 from registry import AgentWebSocketBridge, Event, EventType, Origin, UserExecutionContext
 from registry.testing import Channel, ReplayLog, Resumption, Subscription

@@ -8,12 +8,11 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused, Subscription, Target
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused, Subscription
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.reference import Agent, Bridge, Context, ReferenceTarget, Session
 from registry import Completion, LLMFailed, Prompt
@@ -395,25 +394,23 @@ class UnfinishedKeptCounted(UnfinishedOfEachUser):
         pass
 
 
-def _planted(kind: type[Target], twin: type[Target], anomaly: str = "interference") -> Planted:
-    return replace(planted_by(kind, anomaly), twin=f"{twin.__module__}:{twin.__name__}")
-
-
 PLANTED = (
-    *(_planted(kind, BreakerOfEachUser) for kind in (BreakerOfTool, BreakerOfAlikeIds, OneProbeForAll)),
+    planted_by(BreakerOfTool, "interference", twin=BreakerOfEachUser),
+    planted_by(BreakerOfAlikeIds, "interference", twin=BreakerOfEachUser),
+    planted_by(OneProbeForAll, "interference", twin=BreakerOfEachUser),
     planted_by(OneAtATimeAfterFailures, "interference"),
     planted_by(ClosedForManyFailures, "interference"),
-    *(_planted(kind, BreakerOfAModelOfAll) for kind in (RunsClosedWithTheModel, ModelClosedForGood)),
-    *(
-        _planted(kind, LimitOfEachUser)
-        for kind in (
-            *(LimitOfAlikeIds, LimitOfNormalisedIds, LimitOfTheTenant, LimitOfTheMailServer, LimitOfTheBeginning),
-            LimitOfABucket,
-        )
-    ),
-    _planted(LookupsOfTheTenant, LookupsOfEachUser),
-    _planted(ConnectionsOfTheTenant, ConnectionsOfEachUser),
-    _planted(EventsOfTheTenant, EventsOfEachUser),
-    _planted(UnfinishedOfAll, UnfinishedOfEachUser),
-    _planted(UnfinishedKeptCounted, UnfinishedOfEachUser, "place-lost"),
+    planted_by(RunsClosedWithTheModel, "interference", twin=BreakerOfAModelOfAll),
+    planted_by(ModelClosedForGood, "interference", twin=BreakerOfAModelOfAll),
+    planted_by(LimitOfAlikeIds, "interference", twin=LimitOfEachUser),
+    planted_by(LimitOfNormalisedIds, "interference", twin=LimitOfEachUser),
+    planted_by(LimitOfTheTenant, "interference", twin=LimitOfEachUser),
+    planted_by(LimitOfTheMailServer, "interference", twin=LimitOfEachUser),
+    planted_by(LimitOfTheBeginning, "interference", twin=LimitOfEachUser),
+    planted_by(LimitOfABucket, "interference", twin=LimitOfEachUser),
+    planted_by(LookupsOfTheTenant, "interference", twin=LookupsOfEachUser),
+    planted_by(ConnectionsOfTheTenant, "interference", twin=ConnectionsOfEachUser),
+    planted_by(EventsOfTheTenant, "interference", twin=EventsOfEachUser),
+    planted_by(UnfinishedOfAll, "interference", twin=UnfinishedOfEachUser),
+    planted_by(UnfinishedKeptCounted, "place-lost", twin=UnfinishedOfEachUser),
 )

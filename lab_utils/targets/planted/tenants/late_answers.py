@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable
 from typing import Any
 
-from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from registry import Completion, LLMTimedOut, Prompt
 
@@ -156,14 +156,9 @@ class TurnKeptByTheLate(ModelTimeLimit):
     between = _KeepsTurns
 
 
-def _planted(kind: type[ModelTimeLimit], anomaly: str) -> Planted:
-    twin = f"{ModelTimeLimit.__module__}:{ModelTimeLimit.__name__}"
-    return Planted(kind.__name__, (kind.__doc__ or "").strip(), frozenset({anomaly}), kind, twin)
-
-
 PLANTED = (
-    _planted(LateAnswerToTheNext, "cross-user-data"),
-    _planted(LateAnswerToTheNextQuestion, "wrong-answer"),
-    _planted(PlaceKeptByTheLate, "capacity-lost"),
-    _planted(TurnKeptByTheLate, "next-call-fails"),
+    planted_by(LateAnswerToTheNext, "cross-user-data", twin=ModelTimeLimit),
+    planted_by(LateAnswerToTheNextQuestion, "wrong-answer", twin=ModelTimeLimit),
+    planted_by(PlaceKeptByTheLate, "capacity-lost", twin=ModelTimeLimit),
+    planted_by(TurnKeptByTheLate, "next-call-fails", twin=ModelTimeLimit),
 )

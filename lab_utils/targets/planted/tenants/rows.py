@@ -14,8 +14,7 @@ from typing import Any
 
 from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import Planted, planted_by
 from lab_utils.targets.planted.registration.activation import OnlyCreates
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
 from registry import AgentRegistry, AgentScope, BaseAgent, InMemoryUsage, Limits, UsageRecord
@@ -326,8 +325,7 @@ class _CaseBlind(InMemoryUsage):
 
 
 def _choosing(kind: type[_Choosing]) -> Planted:
-    make = partial(_OverAllRows, kind)
-    return Planted(kind.__name__, (kind.__doc__ or "").strip(), frozenset({"foreign-rows"}), make, "reference")
+    return planted_by(kind, "foreign-rows", make=partial(_OverAllRows, kind))
 
 
 PLANTED = (
@@ -346,7 +344,7 @@ PLANTED = (
     planted_by(GlobalEventNumbers, "interference"),
     planted_by(QuotaOfAll, "interference"),
     planted_by(ErrorNamesNeighbours, "interference"),
-    replace(planted_by(ErrorNamesNeighboursUnheard, "interference"), twin=f"{OnlyCreates.__module__}:OnlyCreates"),
+    planted_by(ErrorNamesNeighboursUnheard, "interference", twin=OnlyCreates),
     planted_by(PermissionsByType, "interference"),
     _choosing(ScopeFromParameter),
     _choosing(PrefixTenantFilter),

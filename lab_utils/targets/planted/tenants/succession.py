@@ -8,8 +8,7 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from lab_utils.target import Command, EndReport, Handle, Recipe
-from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
@@ -334,7 +333,7 @@ class ScansAllAtEnd(ReferenceTarget):
         return await super().end(user) if not left else EndReport(False, 0)
 
 
-PLANTED: tuple[Planted, ...] = (
+PLANTED = (
     planted_by(BridgeByName, "old-life-event"),
     planted_by(MemoryOutlivesSession, "old-life-read"),
     planted_by(WrittenBackByName, "old-life-wrote"),
