@@ -93,15 +93,15 @@ def _typed(run: OpenRun) -> str:
 
 
 def _resuming(run: OpenRun) -> str:
-    """The command that makes what the run lacks, typed where it was made. A page holds no path of a machine: of a
-    folder elsewhere it says which one is meant."""
+    """How to make what the run lacks, by a command that is typed where it was made. A page holds no path of a machine:
+    of a folder elsewhere it says which one is meant."""
     home, here = run.folder.parent.resolve(), Path.cwd()
     command = f"registry-lab run --resume {run.run_id}"
     if home == here / "outputs":
-        return command
+        return f"{command} makes what is missing"
     if home.is_relative_to(here):
-        return f"{command} --out {shlex.quote(str(home.relative_to(here)))}"
-    return f"{command} --out FOLDER (the folder that holds this run's)"
+        return f"{command} --out {shlex.quote(str(home.relative_to(here)))} makes what is missing"
+    return f"{command} --out FOLDER makes what is missing, where FOLDER is the folder that this run is in"
 
 
 def _summary(values: Mapping[str, Any]) -> str:
@@ -122,7 +122,7 @@ def _values(
     cards: list[dict[str, Any]],
     resuming: str,
 ) -> dict[str, Any]:
-    """Everything that the templates ask for. `resuming`: the command that makes what an interrupted run lacks."""
+    """Everything that the templates ask for. `resuming`: how to make what an interrupted run lacks."""
     verdicts, calibrations = (_rows(frames[name]) for name in ("verdicts", "calibrations"))
     looks_like = {row["check"]: row.get("looks_like", "") for row in about["checks"]}
     known = (about.get("baseline") or {}).get("known", [])
@@ -256,7 +256,7 @@ def _cut_off(about: Mapping[str, Any], status: str, resuming: str) -> Iterator[s
     interrupted = [name for name, ended in ends if ended["status"] == "cancelled"]
     if interrupted or status == "cancelled":
         # Of a notebook that was cut off before it came to its first check nothing is recorded.
-        yield f"Cut off{': ' if interrupted else ''}{', '.join(interrupted)}; {resuming} makes what is missing"
+        yield f"Cut off{': ' if interrupted else ''}{', '.join(interrupted)}; {resuming}"
     for name, ended in ends:
         if ended["status"] not in ("ok", "failed", "cancelled"):
             yield reported(f"{name} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)

@@ -21,6 +21,7 @@ _UNPRINTABLE: Final = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
     "|[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
+_GAP: Final = {"mark": "", "text": "..."}
 
 
 def printable(text: str) -> str:
@@ -81,12 +82,18 @@ def _headed(text: str) -> str:
 
 
 def _telling(lines: Sequence[Mapping[str, str]], most: int) -> list[Mapping[str, str]]:
-    """So many of a witness's lines, in their order: those that differ before those beside them, and the first always,
-    which names the two sides of a difference."""
+    """At most so many of a witness's lines, in their order: those that differ before those beside them, and the first
+    always, which names the two sides of a difference. A line of three dots stands where lines between two are left
+    out."""
     changed = [number for number, line in enumerate(lines) if line["mark"] in ("+", "-")]
     first = [0, *changed] if changed else []
-    kept = list(dict.fromkeys([*first, *range(len(lines))]))[:most]
-    return [lines[number] for number in sorted(kept)]
+    kept = sorted(list(dict.fromkeys([*first, *range(len(lines))]))[:most])
+    shown: list[Mapping[str, str]] = []
+    for before, number in zip([-1, *kept], kept, strict=False):
+        if number > before + 1 and _GAP["text"] not in (shown[-1]["text"], lines[number]["text"]):
+            shown.append(_GAP)
+        shown.append(lines[number])
+    return shown
 
 
 def _markdown(text: str) -> str:

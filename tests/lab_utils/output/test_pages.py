@@ -303,7 +303,7 @@ def test_a_summary_is_short_whatever_was_found(tmp_path: Path) -> None:
         (
             "cancelled",
             "cancelled",
-            ["Cut off: user_isolation; registry-lab run --resume {run}", "makes what is missing."],
+            ["Cut off: user_isolation; registry-lab run --resume {run}", "makes what is missing"],
         ),
     ],
 )
@@ -321,7 +321,8 @@ def test_a_run_that_did_not_end_well_says_which_notebook_and_what_to_do(
     [
         (".", "outputs", "registry-lab run --resume {run} makes"),
         (".", "kept", "registry-lab run --resume {run} --out kept makes"),
-        ("beside", "kept", "registry-lab run --resume {run} --out FOLDER (the folder that holds this run's) makes"),
+        # No path of a machine, and no prose within the command.
+        ("beside", "kept", "registry-lab run --resume {run} --out FOLDER makes what is missing, where FOLDER is"),
     ],
 )
 def test_a_run_outside_outputs_says_where_it_is_taken_up(
@@ -357,10 +358,13 @@ def test_a_heading_begins_with_a_capital_unless_with_a_name_of_code(text: str, h
     assert _headed(text) == heading
 
 
-def test_where_a_summary_cuts_a_witness_the_lines_that_differ_stay() -> None:
+def test_where_a_summary_cuts_a_witness_the_lines_that_differ_stay_and_gaps_are_marked() -> None:
     marked = [*({"mark": "", "text": f"same {n}"} for n in range(5)), {"mark": "+", "text": "new"}]
-    assert [line["text"] for line in _telling(marked, 3)] == ["same 0", "same 1", "new"]
+    assert [line["text"] for line in _telling(marked, 3)] == ["same 0", "same 1", "...", "new"]
     assert _telling(marked, 9) == marked
+    # A difference marks its own gaps: two marks beside each other say no more than one.
+    marked[1] = {"mark": " ", "text": "..."}
+    assert [line["text"] for line in _telling(marked, 3)] == ["same 0", "...", "new"]
     assert _telling(marked[:5], 2) == marked[:2]
 
 
