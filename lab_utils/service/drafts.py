@@ -38,7 +38,16 @@ _WRITES: Final = re.compile(
 _READS: Final = re.compile(r"read|recall|get|list|fetch|load|show|find|search|view|history", re.IGNORECASE)
 _RUNS: Final = re.compile(r"run|ask|chat|complete|generate|invoke|execute|send|query", re.IGNORECASE)
 _ENDS: Final = re.compile(r"delete|remove|clear|wipe|end|forget|drop", re.IGNORECASE)
-_LOGINS: Final = re.compile(r"log-?in|sign-?in|token|auth", re.IGNORECASE)
+_LOGINS: Final = re.compile(
+    r"(?:log-?in|sign-?in|tokens?|auth|authenticate|authenti[cz]ation|authori[sz]e)(?![a-z])", re.IGNORECASE
+)
+"""How a path ends that takes a name and a password: /auth/login, and neither /auth/register nor /authors."""
+_COUNTS: Final = re.compile(
+    r"(?<![a-z])(?:count(?:er)?|sum|total|tally|balance|amount|points?|score|credit|delta|increment|by)s?(?![a-z])",
+    re.IGNORECASE,
+)
+"""A word in the path or in the properties of a counter. Two other numbers, such as a width and a height, need not add
+up."""
 _PASSWORDS: Final = re.compile(r"pass|secret|pw", re.IGNORECASE)
 _EXAMPLE: Final = "lab012345678901x000001z"
 """A text as the lab writes them."""
@@ -199,6 +208,11 @@ def _collection(path: str) -> str:
     return path.rpartition("/")[0] if path.endswith("}") else path
 
 
+def _last(path: str) -> str:
+    """The last word of a path."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class _Described:
     """The operations of a description, as requests of a service file."""
@@ -248,10 +262,10 @@ class _Described:
             # Written data is read at the same path, or with the resource itself.
             readers.sort(key=lambda one: (one[1] != key[1], len(one[1])))
             running = [one for one in writers if one[0] != key and one[0][0] == "POST"
-                       and _RUNS.match(one[0][1].rpartition("/")[2])]  # fmt: skip
+                       and _RUNS.match(_last(one[0][1]))]  # fmt: skip
             for run, given in running[:1]:
-                path = run[1].rpartition("/")[2]
-                found["run"] = (self.request(run, {given: "{value}"}, uses[run][0]), f"{path} names a run, on a text")
+                why = f"{_last(run[1])} names a run, on a text"
+                found["run"] = (self.request(run, {given: "{value}"}, uses[run][0]), why)
         if readers:
             why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
             found["read"] = (self.request(readers[0], {}, uses[readers[0]][0]), why)
@@ -269,14 +283,15 @@ class _Described:
     def counters(
         self, uses: Mapping[tuple[str, str], Any]
     ) -> tuple[tuple[tuple[str, str], str, str], tuple[tuple[str, str], str]] | None:
-        """The operation that adds a number, with the number's property and the JMESPath of the sum in its answer, if it
-        has one; and that which answers at the same path with a number, with its JMESPath. None without both."""
+        """The operation that adds to a counter, with the property of the added number and the JMESPath of the sum in
+        its answer, "" if it has none; and the operation that reads the counter, with the JMESPath of its number. None
+        without both."""
         for key in uses:
             reader = ("GET", key[1])
             if key[0] not in ("POST", "PATCH") or reader not in uses or self.text_of(key):
                 continue
             given, read = self.numbers(self.body(key)), self.numbers(self.answer(reader))
-            if given and read:
+            if given and read and any(map(_COUNTS.search, (_last(key[1]), given[0], read[0]))):
                 return (key, given[0], next(iter(self.numbers(self.answer(key))), "")), (reader, read[0])
         return None
 
@@ -300,7 +315,7 @@ class _Described:
     def login(self) -> dict[str, Any]:
         """The request that takes a name and a password and answers with a token; empty without one."""
         for key in self.operations:
-            if key[0] != "POST" or "{" in key[1] or not _LOGINS.search(key[1]):
+            if key[0] != "POST" or "{" in key[1] or not _LOGINS.search(_last(key[1])):
                 continue
             operation = self.document["paths"][key[1]]["post"]
             content = self.resolved(operation.get("requestBody", {})).get("content", {})

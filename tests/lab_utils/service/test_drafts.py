@@ -146,8 +146,14 @@ def rooms(*paths: str) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": {"title": "rooms", "version": "1"}, "paths": found}
 
 
-def counted_rooms(pattern: str = "^[a-z0-9 ]+$", count: str = "integer") -> dict[str, Any]:
-    """A description of rooms with messages, a counter, runs and a login."""
+def counted_rooms(
+    pattern: str = "^[a-z0-9 ]+$",
+    count: str = "integer",
+    counter: tuple[str, str, str] = ("counter", "sum", "by"),
+    registers: str = "/users",
+) -> dict[str, Any]:
+    """A description of rooms with messages, a counter, runs, a login, and another path that takes a password."""
+    path, whole, part = counter
     text, number, fitting = {"type": "string"}, {"type": "integer"}, {"type": "string", "pattern": pattern}
     id_of = {"name": "room", "in": "path", "required": True, "schema": text}
 
@@ -163,6 +169,7 @@ def counted_rooms(pattern: str = "^[a-z0-9 ]+$", count: str = "integer") -> dict
         "info": {"title": "Rooms", "version": "1"},
         "components": {"securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
         "paths": {
+            registers: {"post": of({"access_token": text}, user=text, password=text)},
             "/login": {"post": of({"access_token": text}, user=text, password=text)},
             "/rooms": {"post": of({"id": text})},
             "/rooms/{room}": {**below, "get": of({"id": text}), "delete": of({})},
@@ -172,10 +179,10 @@ def counted_rooms(pattern: str = "^[a-z0-9 ]+$", count: str = "integer") -> dict
                 "get": of({"messages": {"type": "array", "items": text}}),
                 "post": of({}, text=fitting),
             },
-            "/rooms/{room}/counter": {
+            f"/rooms/{{room}}/{path}": {
                 **below,
-                "get": of({"sum": {"type": count}}),
-                "post": of({"sum": number}, by=number),
+                "get": of({whole: {"type": count}}),
+                "post": of({whole: number}, **{part: number}),
             },
         },
     }
@@ -198,7 +205,29 @@ def test_a_counter_a_run_a_fitting_pattern_and_a_login_are_recognised() -> None:
     assert service.identity.login is not None
     assert service.identity.login.body == {"user": "{user}", "password": "{secret}"}
     assert service.identity.login.extract == {"token": "access_token"}
-    assert draft.others == ["GET /rooms/{room}"]
+    assert draft.others == ["POST /users", "GET /rooms/{room}"]
+
+
+@pytest.mark.parametrize(
+    ("counter", "is_one"),
+    [
+        (("counter", "value", "value"), True),
+        (("budget", "money", "amount"), True),
+        (("budget", "remaining_total", "money"), True),
+        (("screen", "height", "width"), False),
+        (("discounts", "standby", "country"), False),
+    ],
+)
+def test_two_numbers_of_a_path_are_a_counter_where_one_is_named_as_such(
+    counter: tuple[str, str, str], is_one: bool
+) -> None:
+    found = of_openapi(counted_rooms(counter=counter), START).operations
+    assert ("add" in found, "total" in found) == (is_one, is_one)
+
+
+@pytest.mark.parametrize("path", ["/authors", "/auth/register", "/tokenizers", "/auth/password/reset"])
+def test_a_login_is_named_by_the_last_word_of_its_path(path: str) -> None:
+    assert of_openapi(counted_rooms(registers=path), START).login["request"] == "POST /login"
 
 
 @pytest.mark.parametrize(
