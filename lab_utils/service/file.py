@@ -377,9 +377,9 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
             f"promises.stream_outlives_token_s = {seconds:g}: give seconds from 0 to those of bounds.seconds "
             f"({service.bounds.seconds:g}), or leave it out, and streams are not asked when their token has expired"
         )
-    if (seconds := service.promises.run_outlives_caller_s) is not None and not 0 <= seconds <= service.bounds.seconds:
+    if (seconds := service.promises.run_outlives_caller_s) is not None and not 0 <= seconds < service.bounds.seconds:
         yield (
-            f"promises.run_outlives_caller_s = {seconds:g}: give seconds from 0 to those of bounds.seconds "
+            f"promises.run_outlives_caller_s = {seconds:g}: give seconds from 0 to less than those of bounds.seconds "
             f"({service.bounds.seconds:g}), or leave it out for those of bounds.deadline_s"
         )
     for word in service.promises.only_owner or ():

@@ -68,7 +68,8 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ("[operations]", '[promises]\nwrites = "add"\n[operations]', ["promises.writes", "known: append, replace"]),
         ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}" }', ["promises.resumes", "Last-Event-ID", "resumes = false"]),
         ("[operations]", "[promises]\nstream_outlives_token_s = -1.0\n[operations]", ["promises.stream_outlives_token_s", "0 to those of bounds.seconds (600)"]),
-        ("[operations]", "[promises]\nrun_outlives_caller_s = -1.0\n[operations]", ["promises.run_outlives_caller_s", "0 to those of bounds.seconds (600)"]),
+        ("[operations]", "[promises]\nrun_outlives_caller_s = -1.0\n[operations]", ["promises.run_outlives_caller_s", "0 to less than those of bounds.seconds (600)"]),
+        ("[operations]", "[promises]\nrun_outlives_caller_s = 600.0\n[operations]", ["promises.run_outlives_caller_s = 600", "0 to less than"]),
         ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{last_id}", events = "lines" }', ["promises.resumes", 'set events = "sse"', "resumes = false"]),
     ],
 )  # fmt: skip
