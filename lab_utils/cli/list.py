@@ -72,10 +72,11 @@ def _checks(target: str | None) -> None:
         for check in CHECKS.values():
             if check.category == category.name:
                 listed.append(check)
-                print(f"  {check.name}")
-                _paragraph(check.claim)
-                if has is not None:
-                    _applies(check, has)
+                if has is None:
+                    print(f"  {check.name}")
+                    _paragraph(check.claim)
+                else:
+                    _paragraph(f"{check.name}: {_applies(check, has)}", indent=2)
     if has is not None:
         _would_add(shown(target), listed, has)
 
@@ -108,14 +109,11 @@ def _service_checks(file: str, allow_hosts: Sequence[str]) -> None:
     print(f"\n{running} of {len(checks)} checks run on {shown(service.name)}")
 
 
-def _applies(check: Check, has: frozenset[Capability]) -> None:
-    """Say whether a check runs, with which parts, and without which."""
+def _applies(check: Check, has: frozenset[Capability]) -> str:
+    """Whether a check runs on a target with these capabilities, and what it then leaves out."""
     if lacks := check.lacking(has):
-        return _paragraph(f"NOT APPLICABLE: lacks {_names(lacks)}")
-    _paragraph("RUNS" + (f", with {_names(check.uses & has)}" if check.uses & has else ""))
-    if check.uses - has:
-        _paragraph(f"left out: {_names(check.uses - has)}")
-    return None
+        return f"NOT APPLICABLE: lacks {_names(lacks)}"
+    return f"RUNS, leaves out {_names(missing)}" if (missing := check.uses - has) else "RUNS"
 
 
 def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability]) -> None:

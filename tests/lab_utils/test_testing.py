@@ -140,7 +140,7 @@ def test_what_has_no_name_on_a_command_line_is_not_to_be_run_again_there() -> No
 
 def test_the_tests_of_a_target_are_the_checks_that_run_on_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "checks", "--target", "lab_utils.targets.skeleton:MyTarget"]) == 0
-    runs = re.findall(r"^  ([a-z_]+)\n(?:      (?!RUNS|NOT).*\n)*      RUNS", capsys.readouterr().out, re.MULTILINE)
+    runs = re.findall(r"^  ([a-z_]+): RUNS", capsys.readouterr().out, re.MULTILINE)
     assert [check.name for check in checks_of(MyTarget)] == runs
     assert len(runs) > 8
     with pytest.raises(UsageError, match="does not apply"):
