@@ -23,6 +23,7 @@ from lab_utils.service import LOG_VARIABLE, PREFIX
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
+from lab_utils.values.verdict import REPLAY
 
 if TYPE_CHECKING:
     from lab_utils.values.result import CheckResult, Measurement
@@ -36,7 +37,6 @@ _MOST_MEASURED: Final = 20
 _MOST_LINES: Final = 40
 _LONGEST_TOKEN: Final = 20_000
 _WIDEST: Final = 120
-_REPLAY: Final = "replay: "
 _MISSED: Final = "NOT CAUGHT"
 
 
@@ -191,7 +191,7 @@ def _findings(result: CheckResult) -> Iterator[str]:
             yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
             yield from _witness(one.finding.witness)
         # To be copied whole: neither cut nor wrapped.
-        yield f"      {_REPLAY}registry-lab replay {shown(token_of(cause.first), _LONGEST_TOKEN)}"
+        yield f"      {REPLAY}{shown(token_of(cause.first), _LONGEST_TOKEN)}"
         if len(cause.findings) > _MOST_ALIKE:
             yield _line(f"and {len(cause.findings) - _MOST_ALIKE:,} more {cause.anomaly}")
         if remedy := remedy_for(cause.anomaly):
@@ -208,7 +208,7 @@ def _whole(text: str) -> str:
 
 
 def _witness(witness: Sequence[str]) -> Iterator[str]:
-    lines = witness_lines([line for line in witness if not line.startswith(_REPLAY)])
+    lines = witness_lines([line for line in witness if not line.startswith(REPLAY)])
     for mark, line in lines[:_MOST_WITNESSES]:
         yield f"      {f'{mark} ' if mark else ''}{shown(line, _MOST_LETTERS)}"
     if len(lines) > _MOST_WITNESSES:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["arguments", "run"]
 
 _LONGEST: Final = 600
-_ORDER: Final = ("open", "write", "read", "list", "add", "total", "run", "stream", "end")
 _STREAM_S: Final = 5.0
 _FIELD_OF_SSE: Final = re.compile("(id|event|data|retry):")
 _MOMENT_S: Final = 1.0
@@ -70,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
 async def _try(target: ServiceTarget, log: Path) -> list[str]:
     """The words that were not done."""
     from lab_utils.service.door import Session
+    from lab_utils.service.file import WORDS
 
     try:
         await target.launch()
@@ -83,7 +83,7 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
             session.values["session"] = "lab-check-1"
         rows = _Rows(log)
         written = canary_word(user, 1)
-        for word in _ORDER:
+        for word in WORDS:
             if not target.service.may(word):
                 continue
             events: list[StreamEvent] = []

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import lab_utils.service
 from lab_utils.cli.exits import Exit
-from lab_utils.service import require_extra
+from lab_utils.service import is_loopback, require_extra
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.texts import shown
 
@@ -92,8 +92,6 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
 
 def _base(url: str, allowed: Sequence[str]) -> str:
     """The address of a URL that may be asked. Raises `UsageError`."""
-    from lab_utils.service.file import is_loopback
-
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{url!r} is no URL; write http://127.0.0.1:8000/...")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.cli.exits import Exit
+from lab_utils.cli.replay import finding_in_run
 from lab_utils.cli.terminal import say
-from lab_utils.values.profiles import UsageError
 from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "reproductions_folder", "run"]
@@ -37,21 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the script of a finding. Raises `UsageError` for an unknown run or finding."""
-    from lab_utils.judges.identity import identified
-    from lab_utils.output.store import StoreError, open_run
     from lab_utils.runner.again import token_of
     from lab_utils.targets.frameworks import FRAMEWORKS
 
-    try:
-        found = {one.key: one for one in identified(open_run(Path(options.out), options.run_name).results)}
-    except StoreError as error:
-        raise UsageError(str(error)) from error
-    one = found.get(options.finding.upper())
-    if one is None:
-        known = (
-            f"run {options.run_name} has F1 to F{len(found)}" if found else f"run {options.run_name} has no findings"
-        )
-        raise UsageError(f"unknown finding {options.finding!r}; {known}")
+    _, one = finding_in_run(options.run_name, options.finding, Path(options.out))
     target, anomaly = one.result.target, one.finding.anomaly
     framework = next((each for name, each in FRAMEWORKS.items() if target in (name, each.spec)), None)
     promise = framework.promises.get(anomaly) if framework else None

@@ -53,7 +53,7 @@ from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
 from lab_utils.values.texts import shown
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import FINE, Outcome
 
 __all__ = ["about_of", "checks_of", "ended_as_interrupted", "resuming", "run", "status_of"]
 
@@ -67,7 +67,6 @@ _OF_THE_RUN: Final = {
     FRAMEWORKS: "10_frameworks.ipynb",
 }
 _LAB_FAILED: Final = (Status.ERROR, Status.TIMEOUT, Status.DEAD_KERNEL)
-_FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 # In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.
 _THIS_RUN: Final = f"${RUN_VARIABLE}"
 _OWN_TEXTS: Final = "protects.toml"
@@ -304,7 +303,7 @@ def _status(run: Run, ended: Mapping[str, Ended], judged: Judged | None = None) 
     # Where nothing passed, nothing was shown, even if every check says that it does not apply.
     if not (Outcome.PASS in outcomes or known):
         return "findings"
-    bad = [result for result in run.results if result.outcome not in _FINE and result.check not in known]
+    bad = [result for result in run.results if result.outcome not in FINE and result.check not in known]
     if bad or not all(one.caught for one in run.calibrations) or (judged is not None and not judged.passes):
         return "findings"
     # A notebook's gate knows of no baseline: it fails for a known finding too.
@@ -345,7 +344,7 @@ def _summarise(
         ]
         if one.status in _LAB_FAILED:
             remarks.append(f"{one.status.upper()} {name}: {one.message}")
-        elif one.status is Status.FAILED and not any(result.outcome not in _FINE for result in results):
+        elif one.status is Status.FAILED and not any(result.outcome not in FINE for result in results):
             remarks.append(f"FAILED {name}: {one.message}")
     # Findings speak for themselves.
     if not known and not any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in run.results):
@@ -361,7 +360,7 @@ def _not_fine(results: Iterable[CheckResult], known: Collection[str]) -> Iterato
     """A line for each check that did not pass; one line for all that have the same reason, as where nothing starts."""
     checks: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        if result.outcome not in _FINE:
+        if result.outcome not in FINE:
             word = "KNOWN" if result.check in known else str(result.outcome)
             checks.setdefault((word, _brief(result)), []).append(result.check)
     for (word, reason), (first, *others) in checks.items():

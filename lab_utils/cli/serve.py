@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import json
 import secrets
 import zlib
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab_utils.cli.exits import Exit, missing
 from lab_utils.cli.terminal import say as remark
+from lab_utils.service import is_loopback
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from lab_utils.values.profiles import UsageError
 from registry import (
@@ -123,7 +123,7 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, user: str = "ada", say: Cal
 @asynccontextmanager
 async def served(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Served]:
     """Serve for as long as the block lasts. Raises as `serve`."""
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ValueError(f"host {host!r} is not loopback, and the page gives anybody a token; use 127.0.0.1")
     signer = TokenSigner(secrets.token_hex(32))
     manager = WebSocketManager()
@@ -218,12 +218,3 @@ def _page() -> Path:
     here = Path(__file__).resolve().parents[1]
     packed = here / "_static" / "events.html"
     return packed if packed.exists() else here.parent / "examples" / "static" / "events.html"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -10,10 +10,9 @@ from operator import attrgetter
 from lab_utils.judges.anomalies import FOLLOWS, sentence_for, severity
 from lab_utils.judges.identity import Identified
 from lab_utils.values.quantities import counted
+from lab_utils.values.verdict import REPLAY
 
 __all__ = ["Cause", "causes", "may_follow"]
-
-REPLAY = "replay: "
 
 _OPENERS = frozenset(
     (

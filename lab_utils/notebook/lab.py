@@ -26,7 +26,7 @@ from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
 from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import FINE, Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,6 @@ RESUME_VARIABLE: Final = "REGISTRY_LAB_RESUME"
 """The environment variable that names an interrupted run, whose results lie in the run's folder and are kept."""
 
 Value = int | float | str | bool
-_FINE = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 
 
 class GateFailed(Exception):
@@ -122,7 +121,7 @@ class Lab:
         if not self._results:
             return ""
         links = [
-            f"{badge(one.outcome)} {_link(name)}" for name, one in self._results.items() if one.outcome not in _FINE
+            f"{badge(one.outcome)} {_link(name)}" for name, one in self._results.items() if one.outcome not in FINE
         ]
         passed = sum(one.outcome is Outcome.PASS for one in self._results.values())
         count = f"{len(self._results)} of {len(self._asked_here)} checks ran, {passed} passed."
@@ -390,7 +389,7 @@ class Lab:
         for name in self._asked_here:
             if name not in self._results:
                 yield name, f"{name} was not run"
-            elif (outcome := self._results[name].outcome) not in _FINE:
+            elif (outcome := self._results[name].outcome) not in FINE:
                 # Each result shows for itself what was left out of it.
                 reason, _, _ = self._results[name].verdict.reason.partition("; left out: ")
                 yield name, f"{name} is {outcome}: {reason}"

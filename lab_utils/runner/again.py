@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import BadToken, CheckToken, NotExplorable, Token, run_schedule
@@ -16,13 +15,11 @@ from lab_utils.target import NotSupported
 from lab_utils.targets import target_factory
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.result import CheckResult
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import REPLAY, Outcome
 
-__all__ = ["REPLAY", "Replayed", "Return", "read_token", "replay", "token_of"]
+__all__ = ["Replayed", "Return", "read_token", "replay", "token_of"]
 
 Value = int | float | str | bool
-REPLAY: Final = "replay: registry-lab replay "
-"""How the line of a witness begins that holds a token of its own."""
 
 
 class Return(StrEnum):

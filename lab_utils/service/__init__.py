@@ -6,11 +6,12 @@ Its modules need the extra `service`; this one imports none of them.
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 from typing import Final
 
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["ALLOWED_VARIABLE", "LOG_VARIABLE", "NEEDED", "PREFIX", "require_extra"]
+__all__ = ["ALLOWED_VARIABLE", "LOG_VARIABLE", "NEEDED", "PREFIX", "is_loopback", "require_extra"]
 
 PREFIX: Final = "service:"
 """How the name of a target begins that is a service file; its path follows."""
@@ -27,3 +28,13 @@ def require_extra() -> None:
     if absent:
         remedy = "pip install 'agent-registry-lab[service]'"
         raise UsageError(f"{', '.join(absent)} not installed; services need: {remedy}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine for certain."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,6 +15,8 @@ import msgspec
 from jmespath.exceptions import JMESPathError
 from msgspec import Struct, field
 
+from lab_utils.service import is_loopback
+from lab_utils.service.filling import fields_of
 from lab_utils.values.decoding import decodable
 from lab_utils.values.profiles import UsageError
 
@@ -27,8 +28,6 @@ __all__ = [
     "Operation",
     "Promises",
     "ServiceFile",
-    "fields_of",
-    "is_loopback",
     "parse_service",
     "read_service",
 ]
@@ -38,7 +37,6 @@ WORDS: Final = ("open", "write", "read", "list", "add", "total", "run", "stream"
 
 PRESETS: Final = tuple(sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.toml")))
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-_FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _OF_A_SHELL: Final = re.compile(r"[$%]\{[^}]*\}")
 _OF_A_START: Final = frozenset({"port", "folder", "work", "workers", "python"})
 _OF_A_LOGIN: Final = frozenset({"user", "secret", "expires_in", "address"})
@@ -471,30 +469,9 @@ def _unknown_variables(place: str, template: Any, known: Collection[str], more: 
             yield f"{place}: {{{name}}} is not known there; known: {', '.join(sorted(known))}{more}{hint}"
 
 
-def fields_of(template: Any) -> set[str]:
-    """The variables that a template, or anything in it, uses."""
-    if isinstance(template, str):
-        return set(_FIELD.findall(template))
-    if isinstance(template, Mapping):
-        return {name for pair in template.items() for one in pair for name in fields_of(one)}
-    if isinstance(template, (list, tuple)):
-        return {name for one in template for name in fields_of(one)}
-    return set()
-
-
 def _address_problems(address: str, allowed_hosts: Collection[str]) -> Iterator[str]:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield f'address: {address!r} is no URL; write "http://127.0.0.1:8000"'
     elif not is_loopback(parts.hostname) and parts.hostname not in allowed_hosts:
         yield f"address: {parts.hostname} is not this machine; if you may test it, add --allow-host {parts.hostname}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for certain."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

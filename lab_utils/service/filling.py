@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ["filled", "filled_path"]
+__all__ = ["fields_of", "filled", "filled_path"]
 
 _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 
@@ -30,3 +30,14 @@ def filled(template: Any, values: Mapping[str, Any]) -> Any:
 def filled_path(template: str, values: Mapping[str, Any]) -> str:
     """A path whose variables are quoted, so that an id never adds a segment of its own."""
     return _FIELD.sub(lambda found: quote(str(values.get(found[1], found[0])), safe=""), template)
+
+
+def fields_of(template: Any) -> set[str]:
+    """The variables that a template, or anything in it, uses."""
+    if isinstance(template, str):
+        return set(_FIELD.findall(template))
+    if isinstance(template, Mapping):
+        return {name for pair in template.items() for one in pair for name in fields_of(one)}
+    if isinstance(template, (list, tuple)):
+        return {name for one in template for name in fields_of(one)}
+    return set()

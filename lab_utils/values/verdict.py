@@ -11,10 +11,11 @@ from typing import Final
 from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.texts import cut, reported, shown
 
-__all__ = ["Finding", "Outcome", "Verdict"]
+__all__ = ["FINE", "REPLAY", "Finding", "Outcome", "Verdict"]
 
 
-_REPLAY: Final = "replay: "
+REPLAY: Final = "replay: registry-lab replay "
+"""How the entry of a witness begins that holds a token, which is kept whole."""
 _LONGEST: Final = 1_000
 _LONGEST_NAME: Final = 100
 _LONGEST_REASON: Final = 2_000
@@ -35,6 +36,8 @@ class Outcome(StrEnum):
     NOT_APPLICABLE = "NOT_APPLICABLE"
 
 
+FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
+"""The outcomes that fail no run."""
 _WEIGHT = {Outcome.NOT_APPLICABLE: 0, Outcome.PASS: 1, Outcome.UNKNOWN: 2, Outcome.FAIL: 3}
 
 
@@ -127,7 +130,7 @@ def _fit(text: str, most: int = _LONGEST) -> str:
 
 def _entry(text: str) -> str:
     """An entry of a witness, which may have several lines; a token for `replay` is to be copied whole."""
-    if text.startswith(_REPLAY):
+    if text.startswith(REPLAY):
         return shown(text, _LONGEST_TOKEN)
     return "\n".join(map(_fit, cut(text, _MOST_LETTERS).split("\n")))
 
@@ -137,8 +140,8 @@ def _bounded(entries: list[str]) -> tuple[str, ...]:
     letters = sum(map(len, entries))
     if len(entries) <= _MOST_LINES and letters <= _MOST_LETTERS + _LONGEST_TOKEN:
         return tuple(entries)
-    tokens = [entry for entry in entries if entry.startswith(_REPLAY)]
-    others = [entry for entry in entries if not entry.startswith(_REPLAY)]
+    tokens = [entry for entry in entries if entry.startswith(REPLAY)]
+    others = [entry for entry in entries if not entry.startswith(REPLAY)]
     head = _within(others[: _MOST_LINES - _TAIL], 3 * _MOST_LETTERS // 4)
     tail = _within(others[len(head) :][: -_TAIL - 1 : -1], _MOST_LETTERS // 4)[::-1]
     left_out = len(others) - len(head) - len(tail)

@@ -32,7 +32,7 @@ from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, Command, NotSupported, Recipe, Target
 from lab_utils.trial import Check, OutOfTime, Trial
-from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.verdict import REPLAY, Finding, Verdict
 
 __all__ = ["CHECKS", "SHOWN_BY", "Exploration", "explore_interruptions", "lived", "seconds_a_call", "workload_of"]
 
@@ -406,7 +406,7 @@ class Exploration:
         happened = f", after {cut.told(users_of(self._seed)[0], place)}"
         derived = (f"and so: {other.anomaly}: {other.sentence.removesuffix(happened)}" for other in others)
         token = Token(str(cut), self._target, worst.anomaly, self._seed, ())
-        again = (f"replay: registry-lab replay {token}",) if can_replay else ()
+        again = (f"{REPLAY}{token}",) if can_replay else ()
         witness = (*worst.witness, *derived, *again)
         self.found += 1
         self._on_finding(Finding(worst.anomaly, worst.sentence, witness))

@@ -22,7 +22,7 @@ from lab_utils.interleavings.threads import OwnTime
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import OutOfTime, Trial
 from lab_utils.values.quantities import counted
-from lab_utils.values.verdict import Finding, Outcome, Verdict
+from lab_utils.values.verdict import REPLAY, Finding, Outcome, Verdict
 
 __all__ = ["explore_schedules"]
 
@@ -189,7 +189,7 @@ class _Exploration:
         number = len(failing.schedule)
         order = f"with {counted(number, 'deviation')} from" if number else "in"
         sentence = f"{failing.problem.sentence} ({core}, {order} asyncio's own order)"
-        witness = (*failing.interleaving, f"replay: registry-lab replay {token}")
+        witness = (*failing.interleaving, f"{REPLAY}{token}")
         tally.findings.append(Finding(failing.problem.anomaly, sentence, witness))
 
     def described(self, tally: _Tally) -> str:

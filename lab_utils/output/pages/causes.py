@@ -12,8 +12,9 @@ from lab_utils.judges.identity import Identified, identified
 from lab_utils.judges.remedies import REMEDIES
 from lab_utils.output import charts
 from lab_utils.output.pages.templating import printable
-from lab_utils.runner.again import REPLAY, token_of
+from lab_utils.runner.again import token_of
 from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import REPLAY
 
 __all__ = ["cause_cards"]
 

@@ -18,7 +18,7 @@ import msgspec
 
 from lab_utils.output.store.digests import digest_of
 from lab_utils.output.store.files import read, write
-from lab_utils.output.store.reading import GRID, PARTIAL, read_run
+from lab_utils.output.store.reading import DIGEST, GRID, PARTIAL, read_run
 from lab_utils.output.store.record import Process, reason
 from lab_utils.output.store.results import StoreError
 from lab_utils.output.store.writing import Store, locked, this_process
@@ -29,7 +29,6 @@ from lab_utils.values.grid import Axis, Point, points_of
 __all__ = ["Cell", "GridFolder", "GridRecord", "find_grid"]
 
 FORMAT: Final = 1
-_DIGEST: Final = "digest.json"
 _SAID: Final = "printed.txt"
 
 
@@ -177,7 +176,7 @@ class GridFolder:
         if digest is None or digest.status not in ("passed", "findings"):
             self._replace(arriving, self._failed(point))
             return None
-        write(arriving / _DIGEST, [written_digest(digest)])
+        write(arriving / DIGEST, [written_digest(digest)])
         if self._cell(point).digest is not None:
             shutil.rmtree(arriving)
         else:
@@ -197,7 +196,7 @@ class GridFolder:
         place, failed = self._place(point), self._failed(point)
         if place.is_dir():
             try:
-                digest = read_digest(read(place / _DIGEST))
+                digest = read_digest(read(place / DIGEST))
             except (OSError, ValueError) as error:
                 return Cell(point, None, "", f"its record cannot be read: {reason(error)}")
             return Cell(point, digest, f"runs/{place.name}/{digest.run_id}/index.html")

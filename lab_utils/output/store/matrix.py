@@ -16,7 +16,7 @@ from lab_utils.output.store.results import StoreError
 from lab_utils.targets import PLANTED
 from lab_utils.values.decoding import decodable
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import REPLAY, Outcome
 
 __all__ = [
     "LEGEND",
@@ -154,7 +154,7 @@ def row_of(
                 found[anomaly] = msgspec.structs.replace(found[anomaly], count=found[anomaly].count + 1)
             # A count of things that the check's other findings are about is not a finding of its own.
             elif anomaly != _COUNT or all(one.anomaly == _COUNT for one in result.verdict.findings):
-                witness = tuple(line[:_LONGEST] for line in finding.witness if not line.startswith("replay: "))
+                witness = tuple(line[:_LONGEST] for line in finding.witness if not line.startswith(REPLAY))
                 found[anomaly] = Found(result.check, finding.sentence, witness[:_MOST_WITNESSES], 1)
     return Row(
         target=target,
