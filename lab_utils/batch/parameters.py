@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab_utils.values.profiles import UsageError, unknown
+from lab_utils.values.profiles import UsageError, Value, unknown
 
 __all__ = ["NotebookError", "check_parameters", "notebook_parameters", "notebooks_folder"]
 
-Value = int | float | str | bool
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

@@ -19,11 +19,11 @@ from lab_utils.output import pages
 from lab_utils.output.store import OpenRun, StoreError, load_category
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.scratch import scratch
+from lab_utils.values.profiles import Value
 from lab_utils.values.texts import reported
 
 __all__ = ["KERNEL_MODE", "Ended", "Event", "Job", "Status", "run_notebooks"]
 
-Value = int | float | str | bool
 KERNEL_MODE: Final = "forked" if is_available() else "spawned"
 """How kernels begin here. A forked one is there sooner, and does all else as a spawned one does: no memory is measured
 in a kernel, for checks have processes of their own."""

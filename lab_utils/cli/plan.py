@@ -24,6 +24,7 @@ from lab_utils.values.profiles import (
     PROFILES,
     Parameter,
     UsageError,
+    Value,
     parameters_for,
     unknown,
 )
@@ -49,11 +50,8 @@ __all__ = [
     "target_of",
 ]
 
-Value = int | float | str | bool
 _TARGET: Final = "agent_registry"
 _RIGHT_SERVICE: Final = "right_service"
-# Of the runner, which is imported when something runs.
-LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
 # For a notebook that hangs outside of its checks, which have limits of their own: a machine ten times slower than usual
 # must not reach it.
 _LIMITS: Final[Mapping[str, float]] = {"smoke": 1_800.0, "standard": 3_600.0, "stress": 7_200.0}
@@ -108,6 +106,8 @@ class Setting:
     @property
     def environment(self) -> dict[str, str | None]:
         """The environment variables that the processes of checks need."""
+        from lab_utils.runner.runner import LIMIT_VARIABLE
+
         limit = None if self.check_limit_s is None else str(self.check_limit_s)
         return {
             LIMIT_VARIABLE: limit,

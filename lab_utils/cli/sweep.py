@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from lab_utils.cli.plan import overrides_of
-from lab_utils.values.grid import MOST_RUNS, SEED, Axis, Value, count_of, spelled
-from lab_utils.values.profiles import UsageError, parameters_for
+from lab_utils.values.grid import MOST_RUNS, SEED, Axis, count_of, spelled
+from lab_utils.values.profiles import UsageError, Value, parameters_for
 
 __all__ = ["LOCAL", "add_sweep", "read_place", "read_sweep"]
 

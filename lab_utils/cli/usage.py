@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lab_utils.cli.terminal import say
-from lab_utils.values.profiles import UsageError
+from lab_utils.values.profiles import UsageError, Value
 
 __all__ = ["COLUMNS_HELP", "take_usage", "without_usage"]
 
-Value = int | float | str | bool
 COLUMNS_HELP = (
     "a CSV file in UTF-8 whose first row names the columns at (ISO 8601 with an offset), model, tokens_in, tokens_out, "
     "latency_ms, cost_usd, and if you like feature and user_id (without it all rows are one user's)"

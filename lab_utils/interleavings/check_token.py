@@ -11,10 +11,10 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from lab_utils.interleavings.token import BadToken
+from lab_utils.values.profiles import Value
 
 __all__ = ["CheckToken"]
 
-Value = int | float | str | bool
 _VERSION: Final = "rc1"
 _FIELDS: Final = 9
 _NONE: Final = "-"

@@ -23,7 +23,7 @@ from lab_utils.runner.preflight import IS_SLOW
 from lab_utils.target import Capability
 from lab_utils.targets import PLANTED
 from lab_utils.trial import PROTECTS
-from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.values.profiles import CATEGORIES, UsageError, Value, parameters_for, unknown
 from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import FINE, Outcome
@@ -41,8 +41,6 @@ CHECKS_VARIABLE: Final = "REGISTRY_LAB_CHECKS"
 
 RESUME_VARIABLE: Final = "REGISTRY_LAB_RESUME"
 """The environment variable that names an interrupted run, whose results lie in the run's folder and are kept."""
-
-Value = int | float | str | bool
 
 
 class GateFailed(Exception):

@@ -13,13 +13,11 @@ from lab_utils.runner.conduct import Progress
 from lab_utils.runner.runner import AnyTarget, capabilities_of, run_check
 from lab_utils.target import NotSupported
 from lab_utils.targets import target_factory
-from lab_utils.values.profiles import CATEGORIES, UsageError
+from lab_utils.values.profiles import CATEGORIES, UsageError, Value
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import REPLAY, Outcome
 
 __all__ = ["Replayed", "Return", "read_token", "replay", "token_of"]
-
-Value = int | float | str | bool
 
 
 class Return(StrEnum):

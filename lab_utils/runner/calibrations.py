@@ -24,9 +24,8 @@ from lab_utils.runner.conduct import Progress
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import calibrate, calibrated_on, was_caught
 from lab_utils.runner.server import server
-from lab_utils.trial.trial import Value
 from lab_utils.values.decoding import decodable
-from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.values.profiles import CATEGORIES, UsageError, Value, parameters_for, unknown
 from lab_utils.values.result import CheckResult, decode, encode
 
 __all__ = [

@@ -18,7 +18,7 @@ from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, StopFailed, Stuck, Trial, checked, loops, protected
 from lab_utils.trial.faults import is_checks_own
-from lab_utils.trial.trial import Value
+from lab_utils.values.profiles import Value
 from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.texts import worded

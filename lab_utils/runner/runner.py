@@ -28,8 +28,7 @@ from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, TARGETS, is_foreign, module_of, target_factory
 from lab_utils.trial import Check, protected
-from lab_utils.trial.trial import Value
-from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
+from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, Value, parameters_for, unknown
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
 

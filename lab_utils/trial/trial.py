@@ -17,6 +17,7 @@ from lab_utils.trial.client import Client
 from lab_utils.trial.faults import planned_in
 from lab_utils.trial.waiting import STUCK_AFTER, OutOfTime, Stuck, Waiting
 from lab_utils.values.history import History, Op
+from lab_utils.values.profiles import Value
 from lab_utils.values.quantities import quantity
 from lab_utils.values.result import Budget, Measurement, Sample
 from lab_utils.values.verdict import Finding, Verdict
@@ -25,7 +26,6 @@ from lab_utils.values.workload import neighbours, user_ids
 __all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Trial"]
 
 T = TypeVar("T")
-Value = int | float | str | bool
 _MOST_TAKEN: Final = 1 << 14
 _MOST_NAMED: Final = 8
 

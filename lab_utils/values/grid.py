@@ -8,9 +8,10 @@ from itertools import product
 from math import prod
 from typing import Final
 
+from lab_utils.values.profiles import Value
+
 __all__ = ["MOST_RUNS", "SEED", "Axis", "Point", "count_of", "points_of", "spelled"]
 
-Value = int | float | str | bool
 SEED: Final = "seed"
 MOST_RUNS: Final = 2_000
 """A grid of more runs is a slip of the keys, or wants to be several grids."""

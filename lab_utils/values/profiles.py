@@ -9,9 +9,19 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["CATEGORIES", "DEFAULT_PROFILE", "PROFILES", "Category", "Parameter", "UsageError", "parameters_for"]
+__all__ = [
+    "CATEGORIES",
+    "DEFAULT_PROFILE",
+    "PROFILES",
+    "Category",
+    "Parameter",
+    "UsageError",
+    "Value",
+    "parameters_for",
+]
 
 Value = int | float | str | bool
+"""The value of a parameter."""
 PROFILES: Final = ("smoke", "standard", "stress")
 DEFAULT_PROFILE: Final = "smoke"
 

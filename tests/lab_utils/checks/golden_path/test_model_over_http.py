@@ -17,7 +17,7 @@ from lab_utils.target import Capability, Delivered, NotSupported, Recipe, Row, S
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
-from lab_utils.trial.trial import Value
+from lab_utils.values.profiles import Value
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import canary, rows_for
