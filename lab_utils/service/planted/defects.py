@@ -49,6 +49,8 @@ class _SlowToLeavers(Notes):
 class CookieOfTheSecond(Notes):
     """The visit's cookie is the second in which it began: two users who come in one second share it."""
 
+    finds = ("cross-user-data",)
+
     def __init__(self) -> None:
         super().__init__()
         self.visits: dict[str, Session] = {}
@@ -71,6 +73,8 @@ class CookieOfTheSecond(Notes):
 class ListCacheWithoutUser(Notes):
     """Lists of sessions are cached until one is opened or ended, by their path, without the user."""
 
+    finds = ("foreign-session-listed",)
+
     def __init__(self) -> None:
         super().__init__()
         self.cached: tuple[int, list[str]] = (0, [])
@@ -84,6 +88,7 @@ class ListCacheWithoutUser(Notes):
 class ErrorPageOfAnother(Notes):
     """An error page shows the last note to the support, and it is the last one of any user."""
 
+    finds = ("cross-user-data",)
     last = ""
 
     async def write(self, session: Session, text: str) -> None:
@@ -97,6 +102,7 @@ class ErrorPageOfAnother(Notes):
 class HeaderOfAnother(Notes):
     """A header for debugging names the last note that the process has handled."""
 
+    finds = ("cross-user-data",)
     last = ""
 
     async def write(self, session: Session, text: str) -> None:
@@ -110,6 +116,7 @@ class HeaderOfAnother(Notes):
 class BadRequestQuotesLast(Notes):
     """The page for a body that is no JSON shows the last one that was, of any user."""
 
+    finds = ("cross-user-data",)
     last = ""
 
     def parsed(self, raw: bytes) -> Any:
@@ -128,6 +135,8 @@ class BadRequestQuotesLast(Notes):
 
 class BadRequestRollsBack(Notes):
     """Writes of all users become one transaction, which a request whose body is no JSON rolls back."""
+
+    finds = ("lost-write",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,6 +163,7 @@ class BadRequestRollsBack(Notes):
 class BufferNotCleared(Notes):
     """Runs answer from one buffer: after a shorter text stands the end of a longer one before it."""
 
+    finds = ("cross-user-data",)
     buffer = ""
 
     async def think(self, session: Session, text: str) -> list[str]:
@@ -163,6 +173,8 @@ class BufferNotCleared(Notes):
 
 class SlotsReused(Notes):
     """Notes are kept in a table of 64 places, and a new session takes the place of an older one that still has it."""
+
+    finds = ("cross-session-data", "cross-user-data")
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,6 +189,8 @@ class SlotsReused(Notes):
 class UserOfTheConnection(Notes):
     """The token of a connection's first request counts for all later ones, as behind a proxy that pools connections."""
 
+    finds = ("cross-user-data",)
+
     def __init__(self) -> None:
         super().__init__()
         self.users: dict[int, str] = {}
@@ -187,6 +201,8 @@ class UserOfTheConnection(Notes):
 
 class UserOfTheBusyConnection(Notes):
     """After four requests of one user, the token of a connection is not looked at any more."""
+
+    finds = ("cross-user-data", "session-lost")
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,6 +219,8 @@ class UserOfTheBusyConnection(Notes):
 class NewestIdInErrors(Notes):
     """The page for a session that is not there names the newest one that is, of any user."""
 
+    finds = ("cross-user-data",)
+
     def words(self, refusal: Refused, request: Request) -> str:
         newest = list(self.sessions.values())[-1:]
         return f"{refusal}; did you mean {newest[0].id}?" if refusal.status == 404 and newest else str(refusal)
@@ -211,6 +229,7 @@ class NewestIdInErrors(Notes):
 class TokenOfTheLast(Notes):
     """A header with the token to use from now on has that of the user who came last."""
 
+    finds = ("cross-user-data",)
     last = ""
 
     async def respond(self, send: Send, status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -224,6 +243,8 @@ class TokenOfTheLast(Notes):
 class SecondPageOfAll(Notes):
     """The first page of a list is of the user's own sessions, and the next ones are of everybody's."""
 
+    finds = ("foreign-session-listed",)
+
     def page(self, request: Request, start: int) -> dict[str, Any]:
         if start == 0:
             return super().page(request, start)
@@ -233,6 +254,7 @@ class SecondPageOfAll(Notes):
 class CurrentUserGlobal(Notes):
     """The user of the request is kept in the app, and read again after a wait."""
 
+    finds = ("cross-user-data",)
     current: Session | None = None
 
     def shown(self, request: Request, session: Session) -> dict[str, Any]:
@@ -248,6 +270,8 @@ class CurrentUserGlobal(Notes):
 class PagesCachedByLength(Notes):
     """Pages are cached by the number of notes on them: nobody but the first user reads their own."""
 
+    finds = ("cross-user-data",)
+
     def shown(self, request: Request, session: Session) -> dict[str, Any]:
         pages: dict[int, list[str]] = self.__dict__.setdefault("pages", {})
         return {"notes": pages.setdefault(len(session.notes), list(session.notes))}
@@ -255,6 +279,8 @@ class PagesCachedByLength(Notes):
 
 class RunsCachedByLength(Notes):
     """A cache takes prompts for equal that are as long and as alike in their first letters."""
+
+    finds = ("cross-user-data",)
 
     async def think(self, session: Session, text: str) -> list[str]:
         cache: dict[tuple[int, str], list[str]] = self.__dict__.setdefault("cache", {})
@@ -266,6 +292,8 @@ class RunsCachedByLength(Notes):
 
 class StateInOneWorker(Notes):
     """Sessions live in the memory of one worker of two, and a connection reaches either."""
+
+    finds = ("session-lost",)
 
     def find(self, request: Request, id: str, word: str) -> Session:
         session = super().find(request, id, word)
@@ -295,17 +323,21 @@ class _OpenTo(Notes):
 class ReadOfAnyone(_OpenTo):
     """A session is read by any holder of its id."""
 
+    finds = ("read-by-another",)
     word = "read"
 
 
 class StreamOfAnyone(_OpenTo):
     """A session's stream is open to any holder of its id."""
 
+    finds = ("read-by-another",)
     word = "stream"
 
 
 class ResumedByAnyone(_OpenTo):
     """Who begins to listen is asked for the session, and who comes back is not."""
+
+    finds = ("read-by-another",)
 
     def find(self, request: Request, id: str, word: str) -> Session:
         self.word = "stream" if request.headers.get("last-event-id") else ""
@@ -314,6 +346,8 @@ class ResumedByAnyone(_OpenTo):
 
 class EventIdNamesLog(Notes):
     """Events are numbered over all sessions, and a stream goes on in the log that has the number that it names."""
+
+    finds = ("read-by-another",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -333,6 +367,8 @@ class EventIdNamesLog(Notes):
 class IdIsPattern(Notes):
     """An id is looked up as a pattern, in which a percent sign stands for any text."""
 
+    finds = ("read-by-another",)
+
     def find(self, request: Request, id: str, word: str) -> Session:
         return next(iter(self.sessions.values())) if id == "%" else super().find(request, id, word)
 
@@ -340,6 +376,7 @@ class IdIsPattern(Notes):
 class OwnerOfTheIdAsSpelt(_OpenTo):
     """The owner is compared for the id as it came, and the session is found by it without blanks."""
 
+    finds = ("read-by-another",)
     word = "read"
 
     def find(self, request: Request, id: str, word: str) -> Session:
@@ -349,12 +386,16 @@ class OwnerOfTheIdAsSpelt(_OpenTo):
 class HeaderNamesUser(Notes):
     """A header that the proxy in front sets names the user, whoever has sent it."""
 
+    finds = ("read-by-another",)
+
     def user_of(self, request: Request) -> str:
         return request.headers.get("x-forwarded-user") or super().user_of(request)
 
 
 class AddressNamesUser(Notes):
     """The query of an address names the user, for any holder of a valid token."""
+
+    finds = ("read-by-another",)
 
     def user_of(self, request: Request) -> str:
         own = super().user_of(request)
@@ -363,6 +404,8 @@ class AddressNamesUser(Notes):
 
 class BodyNamesUser(Notes):
     """A field of the body names the user, for any holder of a valid token; a body with an unknown field is refused."""
+
+    finds = ("changed-by-another",)
 
     def user_of(self, request: Request) -> str:
         own = super().user_of(request)
@@ -374,6 +417,8 @@ class BodyNamesUser(Notes):
 class CookieNamesUser(Notes):
     """A cookie names the user, for any holder of a valid token."""
 
+    finds = ("read-by-another",)
+
     def user_of(self, request: Request) -> str:
         own = super().user_of(request)
         cookies = dict(part.strip().partition("=")[::2] for part in request.headers.get("cookie", "").split(";"))
@@ -383,6 +428,8 @@ class CookieNamesUser(Notes):
 class TenantOfTheRequest(Notes):
     """Each request names its tenant beside the token, and nobody asks whose token it is."""
 
+    finds = ("read-by-another",)
+
     def user_of(self, request: Request) -> str:
         own = super().user_of(request)
         return request.headers.get("x-tenant", own)
@@ -390,6 +437,8 @@ class TenantOfTheRequest(Notes):
 
 class TokenIsTheName(Notes):
     """A login gives the user's name in base64 for a token, and nothing in it that others could not write."""
+
+    finds = ("forged-token-accepted",)
 
     def user_of(self, request: Request) -> str:
         if request.parts == ["login"]:
@@ -410,6 +459,7 @@ class TokenIsTheName(Notes):
 class RefusalQuotesLast(Notes):
     """The page that refuses a token shows the last note, of any user."""
 
+    finds = ("cross-user-data",)
     last = ""
 
     async def write(self, session: Session, text: str) -> None:
@@ -423,6 +473,7 @@ class RefusalQuotesLast(Notes):
 class RunInAnyones(_OpenTo):
     """A run writes into the session of the id, for any caller."""
 
+    finds = ("changed-by-another",)
     word = "run"
 
     async def think(self, session: Session, text: str) -> list[str]:
@@ -432,6 +483,8 @@ class RunInAnyones(_OpenTo):
 
 class WritesThenRefuses(Notes):
     """The note is written before the owner is looked up: the answer is 404, and the note is there."""
+
+    finds = ("changed-by-another",)
 
     def find(self, request: Request, id: str, word: str) -> Session:
         try:
@@ -446,6 +499,8 @@ class WritesThenRefuses(Notes):
 class EndsThenRefuses(Notes):
     """A session is deleted by its id; only the answer depends on who asks."""
 
+    finds = ("ended-by-another",)
+
     def find(self, request: Request, id: str, word: str) -> Session:
         try:
             return super().find(request, id, word)
@@ -459,12 +514,16 @@ class EndsThenRefuses(Notes):
 class ExpiredAccepted(Notes):
     """When a token expires is not looked at."""
 
+    finds = ("expired-token-accepted",)
+
     def is_fresh(self, expires_at: float) -> bool:
         return True
 
 
 class TokensRemembered(Notes):
     """A token that was valid once is looked up from then on, and does not expire."""
+
+    finds = ("expired-token-accepted",)
 
     def verified(self, token: str) -> str:
         known: dict[str, str] = self.__dict__.setdefault("known", {})
@@ -474,12 +533,16 @@ class TokensRemembered(Notes):
 class StreamOutlivesToken(Notes):
     """When a token expires is looked at for each request, and never again for one that is a stream."""
 
+    finds = ("expired-token-accepted",)
+
     def stream_ends_at(self, request: Request) -> float | None:
         return None
 
 
 class TokensKnownByClaims(Notes):
     """A token that was verified is known by its head and its claims, for any signature."""
+
+    finds = ("forged-token-accepted",)
 
     def verified(self, token: str) -> str:
         known: dict[str, str] = self.__dict__.setdefault("known", {})
@@ -492,6 +555,8 @@ class TokensKnownByClaims(Notes):
 class TokensKnownByBeginning(Notes):
     """A token that was verified is known by all but its last letters."""
 
+    finds = ("forged-token-accepted",)
+
     def verified(self, token: str) -> str:
         known: dict[str, str] = self.__dict__.setdefault("known", {})
         beginning = token[:-4]
@@ -502,6 +567,8 @@ class TokensKnownByBeginning(Notes):
 
 class NobodyIsTheConnections(Notes):
     """A request without a token is one of the user who came over this connection before."""
+
+    finds = ("no-token-accepted",)
 
     def user_of(self, request: Request) -> str:
         users: dict[int, str] = self.__dict__.setdefault("users", {})
@@ -514,12 +581,16 @@ class NobodyIsTheConnections(Notes):
 class UnsignedAccepted(Notes):
     """A token may say that it needs no signature."""
 
+    finds = ("forged-token-accepted",)
+
     def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
         return head.get("alg") == "none" or super().is_signed(head, text, signature)
 
 
 class UnsignedInOtherLetters(Notes):
     """Only the usual spelling of a token that needs no signature is refused."""
+
+    finds = ("forged-token-accepted",)
 
     def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
         said = str(head.get("alg"))
@@ -529,6 +600,8 @@ class UnsignedInOtherLetters(Notes):
 class SignatureUnchecked(Notes):
     """A token's claims are read, and its signature is not."""
 
+    finds = ("forged-token-accepted",)
+
     def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
         return True
 
@@ -536,6 +609,7 @@ class SignatureUnchecked(Notes):
 class NobodyIsTheLast(Notes):
     """A request without a token is taken for one of the user who came last."""
 
+    finds = ("no-token-accepted",)
     last = ""
 
     def user_of(self, request: Request) -> str:
@@ -548,6 +622,8 @@ class NobodyIsTheLast(Notes):
 class IdsWithoutCase(Notes):
     """Users and ids are compared without case."""
 
+    finds = ("ids-collide",)
+
     def key(self, user: str, id: str) -> str:
         return super().key(user, id).lower()
 
@@ -558,6 +634,8 @@ class IdsWithoutCase(Notes):
 
 class KeyWithoutSeparator(Notes):
     """A session is kept under its user and id, written one after the other."""
+
+    finds = ("ids-collide",)
 
     def key(self, user: str, id: str) -> str:
         return f"{user}{id}"
@@ -570,6 +648,8 @@ class KeyWithoutSeparator(Notes):
 class KeyWithHyphen(Notes):
     """A session is kept under its user and id with a hyphen between them, which both of them may hold."""
 
+    finds = ("ids-collide",)
+
     def key(self, user: str, id: str) -> str:
         return f"{user}-{id}"
 
@@ -580,6 +660,8 @@ class KeyWithHyphen(Notes):
 
 class IdsAsNumbers(Notes):
     """Ids of digits are compared as numbers."""
+
+    finds = ("ids-collide",)
 
     def key(self, user: str, id: str) -> str:
         return super().key(user, id.lstrip("0") if id.isdigit() else id)
@@ -592,6 +674,8 @@ class IdsAsNumbers(Notes):
 class IdsCut(Notes):
     """Ids are cut at 32 characters, as by a column of a table."""
 
+    finds = ("ids-collide",)
+
     def key(self, user: str, id: str) -> str:
         return super().key(user, id[:32])
 
@@ -602,6 +686,8 @@ class IdsCut(Notes):
 
 class IdsCounted(Notes):
     """The holder of a session's id has the session, and ids are counted up from 1."""
+
+    finds = ("guessable-ids",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -617,12 +703,16 @@ class IdsCounted(Notes):
 class IdsOfTheClock(IdsCounted):
     """The holder of a session's id has the session, and ids are the time and the machine."""
 
+    finds = ("guessable-ids",)
+
     def new_id(self) -> str:
         return str(uuid.uuid1())
 
 
 class IdByItsBeginning(Notes):
     """The holder of a session's id has the session, and the beginning of an id is enough."""
+
+    finds = ("read-by-another",)
 
     def user_of(self, request: Request) -> str:
         return ""
@@ -635,6 +725,8 @@ class IdByItsBeginning(Notes):
 
 class IdsOfClientsTaken(Notes):
     """The holder of a session's id has the session, and an id that nobody was given opens a new one."""
+
+    finds = ("session-adopted",)
 
     def user_of(self, request: Request) -> str:
         return ""
@@ -649,6 +741,8 @@ class IdsOfClientsTaken(Notes):
 class LostUpdates(Notes):
     """A counter is read, the request waits, and the counter is written: without a lock."""
 
+    finds = ("lost-update",)
+
     async def add(self, session: Session, amount: int) -> int:
         before = session.total
         # The first of several writes when the others have read.
@@ -660,6 +754,8 @@ class LostUpdates(Notes):
 class CounterOfAll(Notes):
     """One counter for all sessions."""
 
+    finds = ("cross-user-update", "phantom-update")
+
     async def add(self, session: Session, amount: int) -> int:
         self.__dict__["all"] = session.total = self.__dict__.get("all", 0) + amount
         return session.total
@@ -667,6 +763,8 @@ class CounterOfAll(Notes):
 
 class TotalsCachedById(Notes):
     """A total is cached by its session's id, which another user may have chosen, too."""
+
+    finds = ("lost-update", "phantom-update")
 
     def find(self, request: Request, id: str, word: str) -> Session:
         session = super().find(request, id, word)
@@ -678,6 +776,8 @@ class TotalsCachedById(Notes):
 class CounterOfTheUser(Notes):
     """One counter for all sessions of a user."""
 
+    finds = ("cross-session-data",)
+
     def find(self, request: Request, id: str, word: str) -> Session:
         session = super().find(request, id, word)
         if word == "total":
@@ -688,6 +788,8 @@ class CounterOfTheUser(Notes):
 class SumOfTheUser(Notes):
     """An addition goes on from the newest total of any session of the user."""
 
+    finds = ("cross-session-data",)
+
     async def add(self, session: Session, amount: int) -> int:
         totals: dict[str, int] = self.__dict__.setdefault("totals", {})
         totals[session.user] = session.total = totals.get(session.user, 0) + amount
@@ -696,6 +798,8 @@ class SumOfTheUser(Notes):
 
 class OpenedTwiceAtOnce(Notes):
     """Between the look for a session of this id and the new one is a wait: the second of two replaces the first."""
+
+    finds = ("lost-write",)
 
     async def open(self, request: Request) -> Session:
         id = str(request.body.get("id") or self.new_id())
@@ -720,6 +824,8 @@ class OpenedTwiceAtOnce(Notes):
 class RunsLeftOfAll(Notes):
     """The answer of a run begins with the number of runs that are left, which all users use up together."""
 
+    finds = ("interference",)
+
     def __init__(self) -> None:
         super().__init__()
         self.left = itertools.count(10_000, -1)
@@ -731,6 +837,7 @@ class RunsLeftOfAll(Notes):
 class QuotaOfAllUsers(Notes):
     """So many notes may be written, by all users together."""
 
+    finds = ("interference",)
     written = 0
 
     async def write(self, session: Session, text: str) -> None:
@@ -743,12 +850,16 @@ class QuotaOfAllUsers(Notes):
 class ListCutBeforeUsers(Notes):
     """The newest 20 sessions of all users are read, and a user's own of them are shown."""
 
+    finds = ("interference",)
+
     def listed(self, user: str) -> list[str]:
         return [session.id for session in list(self.sessions.values())[-20:] if session.user == user]
 
 
 class HeaderNamesOthers(Notes):
     """A header names the users who came last."""
+
+    finds = ("interference",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -768,6 +879,7 @@ class HeaderNamesOthers(Notes):
 class PlaceLost(_SlowToLeavers):
     """A hundred runs may be under way at once: one that is abandoned is never counted as ended, the next is refused."""
 
+    finds = ("no-answer-after-abandoned",)
     under_way = 0
 
     async def run(self, session: Session, text: str, receive: Receive, send: Send) -> None:
@@ -785,6 +897,7 @@ class PlaceLost(_SlowToLeavers):
 class PlaceLostToNonsense(Notes):
     """A hundred requests may be under way at once, and one whose body is no JSON is never counted as ended."""
 
+    finds = ("no-answer-after-abandoned",)
     under_way = 0
 
     def parsed(self, raw: bytes) -> Any:
@@ -808,6 +921,7 @@ class PlaceLostToNonsense(Notes):
 class RefreshCancelledForAll(_SlowToLeavers):
     """Runs wait for one refresh of the model's key, and a run that is abandoned cancels it for all who wait."""
 
+    finds = ("cancelled-others",)
     refresh: asyncio.Task[None] | None = None
     one_leaves = False
 
@@ -833,6 +947,8 @@ class RefreshCancelledForAll(_SlowToLeavers):
 class ReplyLeftBehind(_SlowToLeavers):
     """One connection to the model for all: the reply to a request that was abandoned stays in it, for the next."""
 
+    finds = ("wrong-answer-after-abandoned",)
+
     def __init__(self) -> None:
         super().__init__()
         self.model = Model(self.reply_s)
@@ -846,6 +962,7 @@ class ReplyLeftBehind(_SlowToLeavers):
 class HalfBodyLeft(Notes):
     """The half of a body that a client sent before it left stands before the next one, of any user."""
 
+    finds = ("cross-user-data",)
     left = b""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -872,6 +989,8 @@ class HalfBodyLeft(Notes):
 class SlotLost(_SlowToLeavers):
     """Eight runs may be under way at once, and one that is abandoned is never counted as ended."""
 
+    finds = ("no-answer-after-abandoned",)
+
     def __init__(self) -> None:
         super().__init__()
         self.slots = asyncio.Semaphore(8)
@@ -889,12 +1008,16 @@ class SlotLost(_SlowToLeavers):
 class EndForgetsNothing(Notes):
     """A session that was ended is marked, and still answers."""
 
+    finds = ("kept-after-end",)
+
     def end(self, session: Session) -> None:
         pass
 
 
 class EndKeepsCounter(Notes):
     """An end erases the notes of a session, and leaves its counter to the next one of the id."""
+
+    finds = ("kept-after-end",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -911,6 +1034,8 @@ class EndKeepsCounter(Notes):
 class EndOfLongOnesLater(Notes):
     """A session with more than three notes is ended later, by a task that never runs; the answer is the same."""
 
+    finds = ("kept-after-end",)
+
     def end(self, session: Session) -> None:
         if len(session.notes) <= 3:
             super().end(session)
@@ -918,6 +1043,8 @@ class EndOfLongOnesLater(Notes):
 
 class EndByPrefix(Notes):
     """An end takes all of the user's sessions whose ids begin with the one that it names."""
+
+    finds = ("ended-with-another",)
 
     def end(self, session: Session) -> None:
         for one in [one for one in self.sessions.values() if one.user == session.user]:
@@ -928,6 +1055,8 @@ class EndByPrefix(Notes):
 class EndLogsOut(Notes):
     """An end takes all sessions of its user, as a logout does."""
 
+    finds = ("ended-with-another",)
+
     def end(self, session: Session) -> None:
         for one in [one for one in self.sessions.values() if one.user == session.user]:
             super().end(one)
@@ -935,6 +1064,8 @@ class EndLogsOut(Notes):
 
 class EndByPattern(Notes):
     """An end takes the user's sessions that match its id as a pattern, in which `_` stands for any letter."""
+
+    finds = ("ids-collide",)
 
     def end(self, session: Session) -> None:
         pattern = session.id.replace("_", "?")
@@ -946,6 +1077,8 @@ class EndByPattern(Notes):
 class EndForAllUsers(Notes):
     """An end takes the sessions of its id, of every user."""
 
+    finds = ("ended-with-another",)
+
     def end(self, session: Session) -> None:
         for one in [one for one in self.sessions.values() if one.id == session.id]:
             super().end(one)
@@ -954,6 +1087,7 @@ class EndForAllUsers(Notes):
 class WriteOutlivesEnd(Notes):
     """A write is stored a moment after it came; a session that has ended meanwhile is made anew for it."""
 
+    finds = ("kept-after-end",)
     asked = 0
 
     def find(self, request: Request, id: str, word: str) -> Session:
@@ -974,6 +1108,8 @@ class WriteOutlivesEnd(Notes):
 class LateSummary(Notes):
     """A run is written up in the background, into the session that has its id by then."""
 
+    finds = ("kept-after-end",)
+
     async def think(self, session: Session, text: str) -> list[str]:
         self.job = asyncio.create_task(self.written_up(session, text))
         return await super().think(session, text)
@@ -987,6 +1123,8 @@ class LateSummary(Notes):
 
 class ErasedLate(Notes):
     """An end is done at once, and its notes are erased in the background, by their session's id."""
+
+    finds = ("lost-write",)
 
     def end(self, session: Session) -> None:
         super().end(session)
@@ -1002,6 +1140,8 @@ class ErasedLate(Notes):
 class SumComesBack(Notes):
     """An addition goes on from the newest total of its session's id, which the end leaves."""
 
+    finds = ("kept-after-end",)
+
     async def add(self, session: Session, amount: int) -> int:
         totals: dict[str, int] = self.__dict__.setdefault("totals", {})
         key = self.key(session.user, session.id)
@@ -1012,6 +1152,8 @@ class SumComesBack(Notes):
 
 class WriteUndeletes(Notes):
     """An end hides a session, and a write to its address brings it back, with all that it held."""
+
+    finds = ("kept-after-end",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -1031,6 +1173,8 @@ class WriteUndeletes(Notes):
 class SavedAgain(Notes):
     """A run puts its session back when it is done: also where that has ended meanwhile."""
 
+    finds = ("kept-after-end",)
+
     async def think(self, session: Session, text: str) -> list[str]:
         key = self.key(session.user, session.id)
         # A long run, of which only the end of its session is waited for.
@@ -1045,12 +1189,16 @@ class SavedAgain(Notes):
 class NewestNotListed(Notes):
     """The list of a user's sessions ends before the newest of them."""
 
+    finds = ("session-lost",)
+
     def listed(self, user: str) -> list[str]:
         return super().listed(user)[:-1]
 
 
 class InheritsNotes(Notes):
     """The notes of an ended session stay, and belong to the next session of its id, of any user."""
+
+    finds = ("inherited-data",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -1067,6 +1215,8 @@ class InheritsNotes(Notes):
 class NumbersGivenAgain(InheritsNotes):
     """The number of an ended session is given to the next one, whose notes are still in the table."""
 
+    finds = ("inherited-data",)
+
     def new_id(self) -> str:
         used = {session.id for session in self.sessions.values()}
         return next(id for id in map(str, itertools.count(1)) if id not in used)
@@ -1077,6 +1227,8 @@ class NumbersGivenAgain(InheritsNotes):
 
 class NotesOfOldNumbers(IdsCounted):
     """Sessions are gone after a restart and notes are not: they belong to the next session of the number."""
+
+    finds = ("cross-user-data",)
 
     def user_of(self, request: Request) -> str:
         return Notes.user_of(self, request)
@@ -1092,12 +1244,16 @@ class NotesOfOldNumbers(IdsCounted):
 class LostAtRestart(Notes):
     """Sessions are written to the disk, and never read from it."""
 
+    finds = ("lost-at-restart",)
+
     def restored(self) -> dict[str, Session]:
         return {}
 
 
 class RestoredForAnyone(Notes):
     """Sessions that a restart has restored are read by any holder of their ids."""
+
+    finds = ("read-by-another",)
 
     def restored(self) -> dict[str, Session]:
         found = super().restored()
@@ -1111,6 +1267,8 @@ class RestoredForAnyone(Notes):
 class RestoredByIdAlone(Notes):
     """A restart restores sessions by their ids: of two users' sessions with one id, both have the same."""
 
+    finds = ("cross-user-data",)
+
     def restored(self) -> dict[str, Session]:
         found = super().restored()
         by_id = {session.id: session for session in found.values()}
@@ -1119,6 +1277,8 @@ class RestoredByIdAlone(Notes):
 
 class SumsNotRestored(Notes):
     """A restart restores notes, and begins totals anew."""
+
+    finds = ("lost-at-restart",)
 
     def restored(self) -> dict[str, Session]:
         found = super().restored()
@@ -1130,6 +1290,8 @@ class SumsNotRestored(Notes):
 class EventsCountedAnew(Notes):
     """A restart restores notes, and numbers the events of a session from 1 again."""
 
+    finds = ("lost-event",)
+
     def restored(self) -> dict[str, Session]:
         found = super().restored()
         for session in found.values():
@@ -1140,12 +1302,16 @@ class EventsCountedAnew(Notes):
 class EndedComeBack(Notes):
     """An end drops the session from memory, and leaves its file."""
 
+    finds = ("kept-after-end",)
+
     def forget(self, session: Session) -> None:
         pass
 
 
 class IdsFromOneAgain(IdsCounted):
     """The holder of an id has its session; after a restart sessions are gone, and ids are counted from 1 again."""
+
+    finds = ("session-adopted",)
 
     def restored(self) -> dict[str, Session]:
         return {}
@@ -1157,12 +1323,16 @@ class IdsFromOneAgain(IdsCounted):
 class StreamToEverybody(Notes):
     """An event goes to all who listen."""
 
+    finds = ("cross-user-event",)
+
     def listeners_of(self, session: Session) -> list[asyncio.Queue[tuple[int, str]]]:
         return [listener for one in self.sessions.values() for listener in one.listeners]
 
 
 class ResumesAnyonesEvents(Notes):
     """Events are kept in one log, and a stream that comes back receives all later events, of everybody."""
+
+    finds = ("cross-user-event",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -1181,6 +1351,8 @@ class ResumesAnyonesEvents(Notes):
 class LogOfTheId(Notes):
     """The log that a stream resumes from is kept by a session's id, and not by its user."""
 
+    finds = ("cross-user-event",)
+
     def made(self, user: str, id: str) -> Session:
         logs: dict[str, list[tuple[int, str]]] = self.__dict__.setdefault("logs", {})
         return Session(id, user, log=logs.setdefault(id, []))
@@ -1193,6 +1365,8 @@ class LogOfTheId(Notes):
 class LogOutlivesSession(Notes):
     """The log that a stream resumes from is the user's and the id's, and goes on with the next session of the id."""
 
+    finds = ("kept-after-end",)
+
     def made(self, user: str, id: str) -> Session:
         logs: dict[str, list[tuple[int, str]]] = self.__dict__.setdefault("logs", {})
         return Session(id, user, log=logs.setdefault(self.key(user, id), []))
@@ -1201,6 +1375,8 @@ class LogOutlivesSession(Notes):
 class NewestDeviceAlone(Notes):
     """The events of a session go to the newest of its streams; the others stay open."""
 
+    finds = ("lost-event",)
+
     def listeners_of(self, session: Session) -> list[asyncio.Queue[tuple[int, str]]]:
         return session.listeners[-1:]
 
@@ -1208,12 +1384,16 @@ class NewestDeviceAlone(Notes):
 class ResumesFromTheLast(Notes):
     """A stream goes on with the event that it names, not after it."""
 
+    finds = ("doubled-event",)
+
     def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
         return [event for event in session.log if event[0] >= last]
 
 
 class ListenersOutliveSession(Notes):
     """The list of who listens is the user's and the id's, and is that of the next session of the id, too."""
+
+    finds = ("kept-after-end",)
 
     def made(self, user: str, id: str) -> Session:
         listeners: dict[str, list[asyncio.Queue[tuple[int, str]]]] = self.__dict__.setdefault("listening", {})
@@ -1223,12 +1403,16 @@ class ListenersOutliveSession(Notes):
 class StreamOfAllOnes(Notes):
     """A stream brings the events of all its user's sessions."""
 
+    finds = ("cross-session-data",)
+
     def listeners_of(self, session: Session) -> list[asyncio.Queue[tuple[int, str]]]:
         return [queue for one in self.sessions.values() if one.user == session.user for queue in one.listeners]
 
 
 class EndEndsAllStreams(Notes):
     """The end of one session takes the listeners of all with it."""
+
+    finds = ("lost-event",)
 
     def end(self, session: Session) -> None:
         super().end(session)
@@ -1239,6 +1423,8 @@ class EndEndsAllStreams(Notes):
 class EndOfTheOldOne(Notes):
     """The end of a stream takes its session off the air: also where the same client has come back before."""
 
+    finds = ("lost-event",)
+
     async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
         try:
             await super().stream(session, request, receive, send)
@@ -1248,6 +1434,8 @@ class EndOfTheOldOne(Notes):
 
 class GoneListenerBreaksWrites(Notes):
     """A write fails at the first listener who has gone."""
+
+    finds = ("no-answer-after-abandoned",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -1268,6 +1456,7 @@ class GoneListenerBreaksWrites(Notes):
 class ListenersNotCounted(Notes):
     """Fifty may listen at once, and one who has gone is never counted as gone."""
 
+    finds = ("capacity-lost",)
     listening = 0
 
     async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
@@ -1280,6 +1469,8 @@ class ListenersNotCounted(Notes):
 class LosesWhatWasMissed(Notes):
     """A stream that comes back begins with the next event."""
 
+    finds = ("lost-event",)
+
     def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
         return []
 
@@ -1289,6 +1480,8 @@ class LosesWhatWasMissed(Notes):
 
 class OneRunAtATime(Notes):
     """One run at a time, in the order in which they came, of any user."""
+
+    finds = ("delayed-by-neighbour",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -1303,6 +1496,8 @@ class OneRunAtATime(Notes):
 class EndedSessionsKept(Notes):
     """Ended sessions go to a list, for statistics that nobody reads."""
 
+    finds = ("memory-kept",)
+
     def end(self, session: Session) -> None:
         super().end(session)
         self.__dict__.setdefault("ended", []).append(session)
@@ -1310,6 +1505,8 @@ class EndedSessionsKept(Notes):
 
 class AbandonedRunsKept(_SlowToLeavers):
     """A run has its prompt in a table until it has answered: one that is abandoned stays there."""
+
+    finds = ("memory-kept",)
 
     async def think(self, session: Session, text: str) -> list[str]:
         running: dict[object, str] = self.__dict__.setdefault("running", {})
@@ -1322,6 +1519,8 @@ class AbandonedRunsKept(_SlowToLeavers):
 class DescriptorsKept(Notes):
     """Each session opens a file, which its end does not close."""
 
+    finds = ("descriptors-kept",)
+
     def made(self, user: str, id: str) -> Session:
         os.open(os.devnull, os.O_RDONLY)
         return super().made(user, id)
@@ -1329,6 +1528,8 @@ class DescriptorsKept(Notes):
 
 class ThreadsKept(Notes):
     """Each session starts a thread, which waits for ever."""
+
+    finds = ("threads-kept",)
 
     def made(self, user: str, id: str) -> Session:
         threading.Thread(target=threading.Event().wait, daemon=True).start()

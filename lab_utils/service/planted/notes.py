@@ -79,9 +79,10 @@ class Model:
 
 
 class Notes:
-    """The app. A planted service overrides a method here."""
+    """The app. A planted service overrides a method here, and has in `finds` the anomalies that must be found on it."""
 
     reply_s = 0.005
+    finds: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.sessions = self.restored()
