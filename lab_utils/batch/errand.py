@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from lab_utils.runner.calibrations import FOLDER_VARIABLE, code_digest, default_folder
+from lab_utils.runner.calibrations import KEPT_VARIABLE, code_digest, default_folder
 from lab_utils.runner.scratch import scratch
 from lab_utils.runner.server import SERVER_VARIABLE, SLOTS_VARIABLE
 
@@ -184,7 +184,11 @@ def carry_out_on_worker(errand: Errand) -> Brought:
     # As many checks at once as the machine has cores, however many workers there are: they share its slots.
     jobs = min(_MOST_JOBS, max(2, os.cpu_count() or 2))
     errand = replace(errand, words=(*errand.words, "--jobs", str(jobs)))
-    environment = {FOLDER_VARIABLE: str(default_folder()), SLOTS_VARIABLE: _slots_of_machine(), SERVER_VARIABLE: ""}
+    environment = {
+        KEPT_VARIABLE: str(default_folder()),
+        SLOTS_VARIABLE: _slots_of_machine(),
+        SERVER_VARIABLE: "",
+    }
     return carry_out(errand, environment, is_wanted=is_wanted)
 
 

@@ -44,10 +44,10 @@ class Place:
 def here(at_once: int, calibrations: Path) -> Iterator[Place]:
     """While inside, runs are made by processes of this machine, which share this process's fork server and its slots;
     afterwards none is left."""
-    from lab_utils.runner.calibrations import FOLDER_VARIABLE
+    from lab_utils.runner.calibrations import KEPT_VARIABLE
 
     over = threading.Event()
-    environment = {FOLDER_VARIABLE: str(calibrations)} | ({SERVER_VARIABLE: server().address} if is_available() else {})
+    environment = {KEPT_VARIABLE: str(calibrations)} | ({SERVER_VARIABLE: server().address} if is_available() else {})
     work = partial(carry_out, environment=environment, here=Path.cwd(), is_wanted=lambda: not over.is_set())
     executor = ThreadPoolExecutor(at_once, thread_name_prefix="run")
     try:

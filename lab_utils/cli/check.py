@@ -275,7 +275,7 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
 
 def _folder() -> Path:
     """Where `registry-lab run` keeps calibrations when it is called here."""
-    from lab_utils.runner.calibrations import FOLDER_VARIABLE, default_folder
+    from lab_utils.runner.calibrations import KEPT_VARIABLE, default_folder
 
     beside = Path("outputs")
-    return default_folder() if os.environ.get(FOLDER_VARIABLE) or not beside.is_dir() else beside / ".calibrations"
+    return default_folder() if os.environ.get(KEPT_VARIABLE) or not beside.is_dir() else beside / ".calibrations"

@@ -278,8 +278,18 @@ def make_plan(options: argparse.Namespace) -> Plan:
     with environment(**setting.environment):
         capabilities_of(setting.target, limit_s=setting.check_limit_s)
     return Plan(
-        *(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate),
-        *(baseline, history, options.shard or "", resumed),
+        categories=categories,
+        checks=checks,
+        setting=setting,
+        protects=protects,
+        outputs=outputs,
+        jobs=options.jobs,
+        limit_s=limit_s,
+        calibrate=calibrate,
+        baseline=baseline,
+        history=history,
+        shard=options.shard or "",
+        resumed=resumed,
     )
 
 

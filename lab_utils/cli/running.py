@@ -43,7 +43,7 @@ from lab_utils.output import pages
 from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, StoreError, find_run, provenance
 from lab_utils.output.store.digests import digest_of
 from lab_utils.output.store.record import read_record
-from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
+from lab_utils.runner.calibrations import KEPT_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE
 from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, server
@@ -183,7 +183,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
     python = plan.setting.python
     return environment(
         **{
-            FOLDER_VARIABLE: os.environ.get(FOLDER_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
+            KEPT_VARIABLE: os.environ.get(KEPT_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
             MODE_VARIABLE: plan.calibrate,
             JOBS_VARIABLE: str(plan.jobs),
             **plan.setting.environment,

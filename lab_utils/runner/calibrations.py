@@ -29,7 +29,7 @@ from lab_utils.values.profiles import CATEGORIES, UsageError, Value, parameters_
 from lab_utils.values.result import CheckResult, decode, encode
 
 __all__ = [
-    "FOLDER_VARIABLE",
+    "KEPT_VARIABLE",
     "MODES",
     "MODE_VARIABLE",
     "Calibrated",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MODES: Final = ("changed", "always", "all", "never")
-FOLDER_VARIABLE: Final = "REGISTRY_LAB_CALIBRATIONS"
+KEPT_VARIABLE: Final = "REGISTRY_LAB_CALIBRATIONS"
 """The environment variable that names the folder of kept calibrations."""
 MODE_VARIABLE: Final = "REGISTRY_LAB_CALIBRATE"
 """The environment variable that names the mode, where a call does not."""
@@ -145,7 +145,7 @@ def calibration_mode(named: str = "") -> str:
 def default_folder() -> Path:
     """Where calibrations are kept: `$REGISTRY_LAB_CALIBRATIONS`, else `outputs/.calibrations` of this clone, else the
     user's cache."""
-    if named := os.environ.get(FOLDER_VARIABLE):
+    if named := os.environ.get(KEPT_VARIABLE):
         return Path(named)
     root = _PACKAGES[0].parent
     if (root / "outputs").is_dir() and (root / "pyproject.toml").is_file():

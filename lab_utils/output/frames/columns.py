@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from lab_utils.values.result import CheckResult
 from lab_utils.values.texts import shown_lines
 
-__all__ = ["FRAMES", "Column", "FrameError", "checked_columns", "fill", "fill_columns", "load"]
+__all__ = ["FRAMES", "Column", "FrameError", "checked_columns", "fill", "fill_columns", "load", "which"]
 
 Dtype = Literal["str", "int64", "float64", "bool"]
 # A bool is an int to Python; a count that reads True is a mistake, so types are compared exactly.
@@ -135,6 +136,11 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
 
 _LATER: Final = frozenset(("involved",))
 """Frames that earlier versions did not write."""
+
+
+def which(run: str, result: CheckResult) -> dict[str, Any]:
+    """The columns that every frame begins with."""
+    return {"run": run, "check": result.check, "category": result.category, "target": result.target}
 
 
 def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

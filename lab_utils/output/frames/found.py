@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 
 from lab_utils.judges.causes import causes
-from lab_utils.judges.identity import Identified, identified
-from lab_utils.output.frames.columns import fill
+from lab_utils.judges.identity import identified
+from lab_utils.output.frames.columns import fill, which
 from lab_utils.runner.again import token_of
 from lab_utils.values.result import CheckResult
 
@@ -28,7 +27,7 @@ def findings(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
         "findings",
         (
             {
-                **_which(run, one),
+                **which(run, one.result),
                 "number": one.number,
                 "anomaly": one.finding.anomaly,
                 "sentence": one.finding.sentence,
@@ -51,13 +50,8 @@ def involved(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     return fill(
         "involved",
         (
-            {**_which(run, one), "key": one.key, "index": index}
+            {**which(run, one.result), "key": one.key, "index": index}
             for one in identified(results)
             for index in one.operations
         ),
     )
-
-
-def _which(run: str, one: Identified) -> dict[str, Any]:
-    result = one.result
-    return {"run": run, "check": result.check, "category": result.category, "target": result.target}

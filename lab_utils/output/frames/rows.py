@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import pandas as pd
 
-from lab_utils.output.frames.columns import FRAMES, checked_columns, fill, fill_columns
+from lab_utils.output.frames.columns import FRAMES, checked_columns, fill, fill_columns, which
 from lab_utils.output.frames.found import findings, involved
 from lab_utils.output.frames.words import budget_of
 from lab_utils.values.history import Op, Operations
@@ -53,17 +53,13 @@ class Calibrated(Protocol):
     def made_by(self) -> str: ...
 
 
-def _which(run: str, result: CheckResult) -> dict[str, Any]:
-    return {"run": run, "check": result.check, "category": result.category, "target": result.target}
-
-
 def measurements(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     """One row a measurement; a metric with an asked and a lab budget has two. Without a budget, limit is NaN."""
     return fill(
         "measurements",
         (
             {
-                **_which(run, result),
+                **which(run, result),
                 "metric": measured.metric,
                 "value": measured.value,
                 "unit": measured.unit,
@@ -110,7 +106,7 @@ def _columns(run: str, result: CheckResult, kept: Operations, rows: slice) -> di
         # The most by far are short texts, and a call for each of a million would take as long as writing them.
         "value": [one if type(one) is str and len(one) <= _LONGEST_VALUE else _shown(one) for one in field["value"]],
     }
-    return {**_which(run, result), **field, **changed}
+    return {**which(run, result), **field, **changed}
 
 
 def _shown(value: Any) -> str:
@@ -153,7 +149,7 @@ def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
         "verdicts",
         (
             {
-                **_which(run, result),
+                **which(run, result),
                 "profile": result.profile,
                 "seed": result.seed,
                 "verdict": result.outcome.value,
@@ -184,7 +180,7 @@ def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
         "samples",
         (
             {
-                **_which(run, result),
+                **which(run, result),
                 **{name: getattr(sample, name) for name in ("series", "value", "unit", "phase", "x", "y")},
                 "at": sample.at_s,
             }
@@ -207,7 +203,7 @@ def _calibration(run: str, one: Calibrated) -> dict[str, Any]:
     # The planted anomaly's own witness shows more than that of one it caused.
     shown = next((finding for finding in found if finding.anomaly in one.expected), found[0] if found else None)
     return {
-        **_which(run, one.result),
+        **which(run, one.result),
         "planted": one.planted,
         "defect": one.defect,
         "expected": " or ".join(one.expected),

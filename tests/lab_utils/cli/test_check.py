@@ -12,7 +12,7 @@ import pytest
 from lab_utils.checks import CHECKS
 from lab_utils.cli import main
 from lab_utils.runner import calibrations, watch
-from lab_utils.runner.calibrations import FOLDER_VARIABLE, Calibrated
+from lab_utils.runner.calibrations import KEPT_VARIABLE, Calibrated
 from lab_utils.values.verdict import Verdict
 from tests.lab_utils.made import result
 
@@ -26,7 +26,7 @@ Said = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
     """Run the command; return its exit code and its output. No calibration is kept yet."""
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "kept"))
+    monkeypatch.setenv(KEPT_VARIABLE, str(tmp_path / "kept"))
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def run(*words: str) -> tuple[int, str, str]:
