@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,6 +27,7 @@ from lab_utils.values.texts import shown
 from lab_utils.values.verdict import REPLAY
 
 if TYPE_CHECKING:
+    from lab_utils.judges.identity import Identified
     from lab_utils.values.result import CheckResult, Measurement
 
 __all__ = ["arguments", "run"]
@@ -38,6 +40,7 @@ _MOST_LINES: Final = 40
 _LONGEST_TOKEN: Final = 20_000
 _WIDEST: Final = 120
 _MISSED: Final = "NOT CAUGHT"
+_OF_ONE_USER: Final = re.compile(r"canary<[^>]*>|lab\d{12}x\d{6}z")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,10 +189,16 @@ def _findings(result: CheckResult) -> Iterator[str]:
 
     for cause in causes(identified([result])):
         yield ""
-        yield _line(f"{_whole(cause.sentence)} {cause.affected}")
+        yield _line(f"{cause.sentence} {cause.affected}")
+        shown_before: set[str] = set()
         for one in cause.telling(_MOST_ALIKE):
             yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
-            yield from _witness(one.finding.witness)
+            evidence = _unnamed(one)
+            if evidence in shown_before:
+                yield "      the same evidence as above, with this user's name"
+            else:
+                shown_before.add(evidence)
+                yield from _witness(one.finding.witness)
         # To be copied whole: neither cut nor wrapped.
         yield f"      {REPLAY}{shown(token_of(cause.first), _LONGEST_TOKEN)}"
         if len(cause.findings) > _MOST_ALIKE:
@@ -202,9 +211,12 @@ def _findings(result: CheckResult) -> Iterator[str]:
         yield ""
 
 
-def _whole(text: str) -> str:
-    """A sentence from its capital to its stop; that of somebody's own check begins and ends as its author wrote it."""
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+def _unnamed(one: Identified) -> str:
+    """The witness without the names and the texts of single users: what two users met alike."""
+    text = "\n".join(line for line in one.finding.witness if not line.startswith(REPLAY))
+    for user in one.users:
+        text = text.replace(repr(user), "")
+    return _OF_ONE_USER.sub("", text)
 
 
 def _witness(witness: Sequence[str]) -> Iterator[str]:

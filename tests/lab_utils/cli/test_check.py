@@ -11,10 +11,11 @@ import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.cli import main
+from lab_utils.cli.check import _findings
 from lab_utils.runner import calibrations, watch
 from lab_utils.runner.calibrations import KEPT_VARIABLE, Calibrated
-from lab_utils.values.verdict import Verdict
-from tests.lab_utils.made import result
+from lab_utils.values.verdict import Finding, Verdict
+from tests.lab_utils.made import failed, result
 
 PARTS = "per_user_agent_registry_isolation_validation"
 SCHEDULES = "concurrent_agent_registration_safety"
@@ -69,6 +70,22 @@ def test_a_finding_is_told_with_its_witness_and_its_replay(check: Said) -> None:
     token = re.search(r"^      replay: registry-lab replay (rl2~\S+)$", out, re.MULTILINE)
     assert token is not None
     assert main(["replay", token[1]]) == 1
+
+
+def test_evidence_that_two_users_met_alike_is_shown_once() -> None:
+    found = [
+        Finding("aliased-input", f"the list of {user!r} changed later", (f"before: ['canary<{user}|list|0>']", after))
+        for user, after in (
+            ("ada", "after: ['canary<ada|list|0>', 'spoiled']"),
+            ("bo", "after: ['canary<bo|list|0>', 'spoiled']"),
+            ("bo", "after: []"),
+        )
+    ]
+    lines = [*_findings(result("first", failed(*found)))]
+    assert sum("spoiled" in line for line in lines) == 1
+    assert lines.count("      the same evidence as above, with this user's name") == 1
+    assert sum("changed later" in line for line in lines) == 3
+    assert "      + []" in lines
 
 
 def test_a_zero_is_shown_where_a_budget_limits_it_and_is_no_news_elsewhere(check: Said) -> None:
