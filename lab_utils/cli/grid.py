@@ -24,7 +24,7 @@ from lab_utils.cli import display
 from lab_utils.cli.checks_display import HEARTBEAT_S
 from lab_utils.cli.exits import Exit, missing
 from lab_utils.cli.plan import Plan, make_plan
-from lab_utils.cli.running import ended_as_interrupted, resuming
+from lab_utils.cli.running import ended_as_interrupted, path_here, resuming
 from lab_utils.cli.sending import files_of
 from lab_utils.cli.sweep import LOCAL, read_place, read_sweep
 from lab_utils.cli.terminal import say
@@ -260,8 +260,7 @@ def _end(folder: GridFolder, status: str, console: Console) -> None:
     words = [cell_word(cell) for cell in folder.cells()]
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))
     display.line(f"\n{folder.grid_id}: {counts}", console)
-    page = folder.folder / "index.html"
-    display.line(f"grid: {shown(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page)}", console)
+    display.line(f"grid: {path_here(folder.folder / 'index.html')}", console)
 
 
 @dataclass(slots=True)

@@ -55,7 +55,7 @@ from lab_utils.values.result import CheckResult
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import FINE, Outcome
 
-__all__ = ["about_of", "checks_of", "ended_as_interrupted", "resuming", "run", "status_of"]
+__all__ = ["about_of", "checks_of", "ended_as_interrupted", "path_here", "resuming", "run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
@@ -116,7 +116,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
     try:
         _keep_in_history(plan, opened)
         _summarise(read, ended, status, console, judged)
-        display.line(f"report: {_shown(opened.folder / 'index.html')}", console)
+        display.line(f"report: {path_here(opened.folder / 'index.html')}", console)
     except Exception as error:
         say(f"the summary cannot be shown ({type(error).__name__}: {error}); the report is in {opened.folder}")
     return status
@@ -163,14 +163,14 @@ def _abandon(opened: OpenRun, status: str, console: Console) -> None:
             opened.abandon(status, pages.runs_page)
     if opened.folder.is_dir():
         words = "partial report" if report else "the unfinished run"
-        display.line(f"{words}: {_shown(opened.folder / report)}", console)
+        display.line(f"{words}: {path_here(opened.folder / report)}", console)
         if report:
             display.line(f"{resuming(opened.folder.parent, opened.run_id)} makes what is missing", console)
 
 
 def resuming(outputs: Path, name: str) -> str:
     """The command that takes up this run or grid, typed here."""
-    out = "" if outputs.resolve() == Path("outputs").resolve() else f" --out {shlex.quote(_shown(outputs))}"
+    out = "" if outputs.resolve() == Path("outputs").resolve() else f" --out {shlex.quote(path_here(outputs))}"
     return f"registry-lab run --resume {name}{out}"
 
 
@@ -384,7 +384,7 @@ def _passed(outcomes: Sequence[Outcome]) -> str:
     return ", ".join([*words, *([f"{beside} n/a"] if beside else [])])
 
 
-def _shown(path: Path) -> str:
+def path_here(path: Path) -> str:
     """A path as one would type it here."""
     return shown(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
