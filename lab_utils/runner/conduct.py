@@ -178,8 +178,9 @@ async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability],
         if is_asked_first and not await is_usable(trial, check.asks_for):
             trial.leave_out(f"{REST_OF_THE_CHECK}, for want of a target that can be used")
             return
-        # On a planted registry the part that shows its defect is first, as its check may end with that.
-        for part in sorted(check.parts, key=lambda part: trial.target_name not in part.planted):
+        # In a calibration, the part that a planted registry is named for must show its defect without the others.
+        named = [part for part in check.parts if trial.stops_at and trial.target_name in part.planted]
+        for part in named or check.parts:
             if missing := part.needs - capabilities:
                 trial.leave_out(f"{part.name} (the target lacks: {', '.join(sorted(missing))})")
             else:

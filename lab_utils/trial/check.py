@@ -10,7 +10,7 @@ from lab_utils.target import Capability
 from lab_utils.trial.trial import Trial
 from lab_utils.values.profiles import CATEGORIES
 
-__all__ = ["PROTECTS", "Check", "Part", "protected"]
+__all__ = ["PROTECTS", "Body", "Check", "Part", "protected"]
 
 Body = Callable[[Trial], Awaitable[None]]
 
@@ -34,7 +34,7 @@ def protected(key: str, target: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of a check's claim, named in a few words. On a target that lacks one of `needs` it is left out, and the
-    result names it. On the targets `planted` for it, it comes before the other parts."""
+    result names it. On the targets `planted` for it, a calibration runs it alone."""
 
     name: str
     body: Body = field(repr=False)

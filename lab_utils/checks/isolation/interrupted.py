@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from types import MappingProxyType
 
 from lab_utils.checks.isolation.cuts import BESIDE, CROWD, FAILING, HOOKS, SHARED, Cut, calls_of, mixed
@@ -31,7 +31,7 @@ from lab_utils.interleavings import (
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, Command, NotSupported, Recipe, Target
-from lab_utils.trial import Check, OutOfTime, Trial
+from lab_utils.trial import Body, Check, OutOfTime, Part, Trial
 from lab_utils.values.verdict import REPLAY, Finding, Verdict
 
 __all__ = ["CHECKS", "SHOWN_BY", "Exploration", "explore_interruptions", "lived", "seconds_a_call", "workload_of"]
@@ -102,27 +102,26 @@ SHOWN_BY: Mapping[str, str] = MappingProxyType(
         "ErrorNamesTheInterrupted": "write",
         "StreamLeftHalfSent": "think",
         "EndCutOffKeepsClients": "end",
-        "AnswerLeftOnTheConnection": "",
-        "CookiesOfAll": "",
-        "ReplyLeftInASocket": "",
-        "QuestionsNumberedAnew": "",
-        "AnswersInTheMailbox": "",
-        "EqualQuestionsCancelled": "",
-        "RedeliveredToTheNext": "",
         "PermissionsNotCheckedMeanwhile": "tool",
         "EverySecondLookupFails": "write",
         "NewcomerGetsMemory": "get_or_create",
         "PagesKeptInPart": "tool",
     }
 )
-"""The planted registries, each with a call whose interruption shows its defect; "" where another part shows it."""
+"""The planted registries, each with a call whose interruption alone shows its defect."""
+
+
+def _unlogged(part: Body) -> Body:
+    """The part, without the target's log: a write to a client that has left is logged, and nobody need hear of it."""
+
+    async def work(trial: Trial) -> None:
+        with recorded_logs():
+            await part(trial)
+
+    return work
 
 
 async def _interrupted(trial: Trial) -> None:
-    # Who writes to a client that has left logs it; nobody need hear of that here.
-    with recorded_logs():
-        await judge_left_model(trial)
-        await judge_left_socket(trial)
     exploration = await explore_interruptions(trial, Exploration)
     if exploration.unexplored:
         await judge_sampled(trial, exploration, list(exploration.unexplored))
@@ -146,6 +145,8 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
 
     exploration = kind(trial.make_target, trial.target_name, trial.seed, found, took)
     exploration.times = int(trial.parameters.get("interruptions", 1))
+    if trial.stops_at:
+        exploration.only = kind.shown_by.get(trial.target_name, "")
     # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():
         missing = await loop.run_in_executor(
@@ -172,7 +173,9 @@ class Exploration:
     """Lives the history of each call without an interruption, which shows where it waits, and then with each."""
 
     shown_by = SHOWN_BY
-    """The call that comes first, by the names of planted registries."""
+    """The one call that is interrupted in a calibration, by the names of planted registries."""
+    only = ""
+    """The one call that is interrupted; "" for all."""
     times = 1
     """How often each interruption is repeated where it is one that is."""
     then_twice, each = "timed-out", 1
@@ -205,26 +208,23 @@ class Exploration:
 
     def whole(self, progress: Callable[[float], None]) -> str:
         """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
-        one call is found early, and a slow target has none of them left out. On a planted registry the call that shows
-        its defect comes before all others. Return the name of a missing package, or ""."""
+        one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
+        ""."""
         own = OwnTime(2 * self.step_s)
         self._fit()
-        kinds = [
-            (call, one) for one in (*BESIDE, CROWD) for call in calls_of(self.capabilities) if one in self.besides(call)
-        ]
-        first = self.shown_by.get(self._target)
-        walks = [(call != first, 0, number, self._walk(call, one, own)) for number, (call, one) in enumerate(kinds)]
-        heapify(walks)
+        calls = [call for call in calls_of(self.capabilities) if self.only in ("", call)]
+        kinds = [(call, one) for one in (*BESIDE, CROWD) for call in calls if one in self.besides(call)]
+        walks = [(0, number, self._walk(call, one, own)) for number, (call, one) in enumerate(kinds)]
         done = dict.fromkeys(kinds, 0.0)
         longest_s = 0.0
         try:
             while walks:
                 began_s = own.seconds()
                 if began_s + longest_s > self.most_s and (self.histories or began_s > self.most_s):
-                    calls = ", ".join(dict.fromkeys(kinds[number][0] for _, _, number, _ in sorted(walks)))
-                    self.left_out.append(f"more interruptions of {calls}, for want of time")
+                    untried = ", ".join(dict.fromkeys(kinds[number][0] for _, number, _ in sorted(walks)))
+                    self.left_out.append(f"more interruptions of {untried}, for want of time")
                     break
-                is_later, turn, number, walk = heappop(walks)
+                turn, number, walk = heappop(walks)
                 kind = kinds[number]
                 done[kind] = next(walk, 1.0)
                 longest_s = max(longest_s, own.seconds() - began_s)
@@ -235,7 +235,7 @@ class Exploration:
                     )
                     break
                 if done[kind] < 1.0:
-                    heappush(walks, (is_later, turn + 1, number, walk))
+                    heappush(walks, (turn + 1, number, walk))
         except Missing as missing:
             return str(missing)
         for call, late in self._late.items():
@@ -495,7 +495,22 @@ CHECKS = (
             "A customer closes the browser in the middle of an answer. The shared connection still holds the reply, "
             "and the next to ask receives it: titles of strangers' conversations, for hours, and no error anywhere."
         ),
-        body=_interrupted,
+        body=(
+            Part(
+                "questions to a model over HTTP that are left",
+                _unlogged(judge_left_model),
+                planted=(
+                    "AnswerLeftOnTheConnection",
+                    "CookiesOfAll",
+                    "QuestionsNumberedAnew",
+                    "AnswersInTheMailbox",
+                    "EqualQuestionsCancelled",
+                ),
+            ),
+            Part("clients over sockets that leave", _unlogged(judge_left_socket), planted=("RedeliveredToTheNext",)),
+            # Its store is reached over a real loop alone, where the interruptions of all calls are drawn.
+            Part("calls that are interrupted", _interrupted, planted=("ReplyLeftInASocket",)),
+        ),
         planted=tuple(SHOWN_BY),
         uses=frozenset(
             {

@@ -23,7 +23,7 @@ from lab_utils.checks.memory.leak_hunt import (
 from lab_utils.checks.memory.work import operate, write_note
 from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
-from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
+from lab_utils.trial import ASKED, LAB, Body, Check, Client, Part, Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Failure, Gate
 from lab_utils.values.workload import rows_for
 
@@ -95,7 +95,7 @@ async def _concurrent(trial: Trial) -> None:
         trial.measure("concurrent operations", operations, "operations")
 
 
-def _in_cycles(judge: Callable[[Trial, int], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
+def _in_cycles(judge: Callable[[Trial, int], Awaitable[None]]) -> Body:
     return lambda trial: judge(trial, int(trial.parameters["long_cycles"]) // 5)
 
 

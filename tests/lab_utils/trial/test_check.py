@@ -18,7 +18,11 @@ from tests.lab_utils.made import failed
 
 
 def run(
-    check: Check, *capabilities: Capability, kind: type[ReferenceTarget] = ReferenceTarget, target: str = "limited"
+    check: Check,
+    *capabilities: Capability,
+    kind: type[ReferenceTarget] = ReferenceTarget,
+    target: str = "limited",
+    stops_at: frozenset[str] = frozenset(),
 ) -> CheckResult:
     class Limited(kind):  # type: ignore[valid-type, misc]
         pass
@@ -26,6 +30,7 @@ def run(
     Limited.capabilities = frozenset(capabilities)
     parameters = parameters_for("user_isolation", "smoke")
     conduct = Conduct(check, Limited, target=target, profile="smoke", seed=1, parameters=parameters)
+    conduct.trial.stops_at = stops_at
     conduct.run()
     return conduct.result()
 
@@ -46,12 +51,23 @@ def check_of_two(ran: list[str], needs: frozenset[Capability] = frozenset()) -> 
     return Check("made_up", "user_isolation", "Two things.", "data", "looks bad", parts, ("SharedDispatcher",), needs)
 
 
-def test_the_part_that_shows_a_planted_registrys_defect_comes_first_on_it() -> None:
+@pytest.mark.parametrize(
+    ("target", "stops_at", "expected"),
+    [
+        # Another part that shows the defect too must not hide that this one misses it.
+        ("JoinedKeys", {"shared-object"}, ["second"]),
+        ("SharedDispatcher", {"shared-object"}, ["first", "second"]),
+        ("JoinedKeys", set(), ["first", "second"]),
+    ],
+)
+def test_a_calibration_runs_the_part_alone_that_a_planted_registry_is_named_for(
+    target: str, stops_at: set[str], expected: list[str]
+) -> None:
     ran: list[str] = []
     check = check_of_two(ran)
     assert check.planted == ("SharedDispatcher", "JoinedKeys")
-    run(check, Capability.END, Capability.TOOLS, Capability.EVENTS, target="JoinedKeys")
-    assert ran == ["second", "first"]
+    run(check, Capability.END, Capability.TOOLS, Capability.EVENTS, target=target, stops_at=frozenset(stops_at))
+    assert ran == expected
 
 
 def test_all_parts_run_in_their_order() -> None:
