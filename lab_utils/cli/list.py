@@ -12,6 +12,7 @@ from lab_utils.cli.plan import add_python, environment, python_of
 from lab_utils.service import require_extra
 from lab_utils.target import GRANTED_BY, Capability
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -123,18 +124,20 @@ def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability
     lacking = sorted({one for check in checks for one in (check.lacking(has) | check.uses) - has})
     for one in lacking:
         by = " and ".join(f"{method}()" for method in GRANTED_BY.get(one, ()))
-        _paragraph(f"{one}: {_ADDS[one]} ({f'override {by}' if by else 'name it in `also`'})", indent=2)
+        gains = [f"{_ADDS[one]} ({f'override {by}' if by else 'name it in `also`'})"]
         if alone := [check.name for check in checks if check.lacking(has) == {one}]:
-            _paragraph(f"runs {', '.join(alone)}")
+            gains.append(f"runs {', '.join(alone)}")
         # More than three is not near; the list above names them all.
         if together := [each for each in checks if one in each.lacking(has) and 1 < len(each.lacking(has)) <= _NEAR]:
             each = (f"{check.name} (with {_names(check.lacking(has) - {one})})" for check in together)
-            _paragraph(f"runs, with others, {', '.join(each)}")
-        if more := [check.name for check in running if one in check.uses]:
-            _paragraph(f"adds to {', '.join(more)}")
+            gains.append(f"runs, with others, {', '.join(each)}")
+        # The list above has their names, where they leave it out.
+        if more := sum(one in check.uses for check in running):
+            gains.append(f"adds to {counted(more, 'check')} that {'runs' if more == 1 else 'run'}")
         elif not (alone or together):
             later = (check.name for check in checks if one in check.uses or one in check.lacking(has))
-            _paragraph(f"adds to these once they run: {', '.join(later)}")
+            gains.append(f"adds to these once they run: {', '.join(later)}")
+        _paragraph(f"{one}: {'; '.join(gains)}", indent=2)
 
 
 def _names(capabilities: Collection[Capability]) -> str:

@@ -253,10 +253,12 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     assert "\n  event_delivery_isolation_between_users: RUNS, leaves out sockets, threads\n" in out
     assert CHECKS[PARTS].claim[:40] not in out
     added = out.partition(f"checks run on {target}. The missing capabilities would add:")[2]
-    threads = added.partition("  threads: several agents of one user and type")[2]
-    assert threads.split("\n")[0].endswith("(name it in `also`)")
-    assert THREADS in threads.split("\n")[1]
-    assert "adds to concurrent_agent_registration_safety" in threads
+    threads = " ".join(re.split(r"\n  (?=[a-z])", added.partition("  threads: ")[2])[0].split())
+    assert threads.startswith(
+        "several agents of one user and type, each with a memory of its own (name it in `also`); "
+    )
+    assert f"; runs {THREADS}; " in threads
+    assert re.search(r"; adds to \d+ checks that run", threads)
     assert "SharedDispatcher" not in out
     assert main(["list", "profiles", "--target", target]) == 2
     assert "registry-lab list checks --target" in capsys.readouterr().err
