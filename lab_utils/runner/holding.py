@@ -41,12 +41,11 @@ _DUMPED: Final = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A thread in the midst of a step of its loop and a call of the target: the seconds for which it worked and was in
-    line for a processor so far, and for which it held the loop in this call."""
+    """A thread in the midst of a step of its loop and a call of the target: the seconds for which it worked so far, and
+    for which it held the loop in this call."""
 
     step: ref[asyncio.Handle]
     worked_s: float
-    in_line_s: float
     held_s: float
 
 
@@ -55,8 +54,9 @@ class Holding:
     from a thread without a loop: it costs next to nothing while the lab's loops turn.
 
     Two looks that meet the same step of a loop, and the same call of the target in it, count the time between them.
-    (Calls that never suspend may follow one another in one step.) The time in which the thread or the one that looks
-    was in line for a processor does not count, and two intervals at most do, for the process may have been stopped.
+    (Calls that never suspend may follow one another in one step.) The time in which any thread of the process was in
+    line for a processor does not count, for it may have had the interpreter, and two intervals at most do, for the
+    process may have been stopped.
     While allocations are traced, a third of the work counts, and no step that would be short without that. Imports do
     not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter to itself is not
     seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
@@ -67,7 +67,7 @@ class Holding:
         self._calls: dict[str, list[str]] = {}
         self._seen: dict[int, _Seen] = {}
         self._turned = 0
-        self._looker_in_line_s = 0.0
+        self._in_line_s: dict[int, float] = {}
         self.looked_at = time.monotonic()
 
     def look(self, *, is_starting: bool = False) -> bool:
@@ -80,20 +80,22 @@ class Holding:
             self._seen.clear()
             return False
         before, self._seen = self._seen, {}
-        looker_before_s, self._looker_in_line_s = self._looker_in_line_s, times(threading.current_thread())[1]
-        for thread in threading.enumerate():
-            ident = thread.ident or 0
+        had = {thread.ident or 0: times(thread) for thread in threading.enumerate()}
+        in_line_before, self._in_line_s = (
+            self._in_line_s,
+            {ident: in_line_s for ident, (_, in_line_s, _) in had.items()},
+        )
+        waited_s = sum(in_line_s - in_line_before.get(ident, 0.0) for ident, in_line_s in self._in_line_s.items())
+        for ident, (worked_s, _, is_ready) in had.items():
             step, is_same, place, calls = _step_of(sys._current_frames().get(ident))
             if step is None or not place:
                 continue
-            worked_s, in_line_s, is_ready = times(thread)
             last, held_s = before.get(ident), 0.0
             if last is not None and last.step() is step and is_same:
                 most_s, more_s = min(passed, 2 * BETWEEN_S), worked_s - last.worked_s
                 if not is_ready:
-                    # It waits for something: for the target's code, or for the interpreter, which the one that looks
-                    # may have had while in line itself. (The system counts a wait in line once it is over.)
-                    waited_s = in_line_s - last.in_line_s + self._looker_in_line_s - looker_before_s
+                    # It waits for something: for the target's code, or for the interpreter, which another thread may
+                    # have had while in line itself. (The system counts a wait in line once it is over.)
                     more_s = max(more_s, most_s - waited_s)
                 more_s = min(more_s, most_s)
                 if tracemalloc.is_tracing():
@@ -102,7 +104,7 @@ class Holding:
                 if held_s >= BETWEEN_S / 2:
                     self._seconds[place] += more_s if last.held_s >= BETWEEN_S / 2 else held_s
                     self._calls[place] = calls
-            self._seen[ident] = _Seen(ref(step), worked_s, in_line_s, held_s)
+            self._seen[ident] = _Seen(ref(step), worked_s, held_s)
         return self.most()[1] >= MOST_S
 
     def most(self) -> tuple[list[str], float]:

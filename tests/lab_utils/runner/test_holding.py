@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -17,14 +18,14 @@ class Step:
 
 
 @pytest.mark.parametrize(
-    ("traced", "works", "in_line", "is_ready", "seconds_each", "looker_in_line", "found_after_s"),
+    ("traced", "works", "in_line", "is_ready", "seconds_each", "other_in_line", "found_after_s"),
     [
         (False, 1.0, 0.0, True, 60.0, 0.0, 2.0),
         (False, 1.0, 0.0, True, 0.5, 0.0, 4.0),
         (False, 0.0, 0.0, False, 60.0, 0.0, 2.0),
         # In line for a processor nine tenths of the time, which the system has not counted yet.
         (False, 0.1, 0.0, True, 60.0, 0.0, 20.0),
-        # The one that looks is in line nine tenths of the time, and may have kept the loop from the interpreter.
+        # Another thread is in line nine tenths of the time, and may have kept the loop from the interpreter.
         (False, 0.0, 0.0, False, 60.0, 0.9, 20.0),
         # First the one and then the other: a thread that would work sleeps while the interpreter is not to be had.
         (False, 0.1, 0.5, False, 60.0, 0.4, 20.0),
@@ -41,22 +42,28 @@ def test_seconds_for_which_a_loop_is_held(
     in_line: float,
     is_ready: bool,
     seconds_each: float,
-    looker_in_line: float,
+    other_in_line: float,
     found_after_s: float | None,
 ) -> None:
     now, steps = 0.0, [Step()]
-    looker = SimpleNamespace(ident=2, name="looker")
-    threads = SimpleNamespace(enumerate=lambda: [SimpleNamespace(ident=1, name="loop")], current_thread=lambda: looker)
+    threads = SimpleNamespace(
+        enumerate=lambda: [SimpleNamespace(ident=1, name="loop"), SimpleNamespace(ident=2, name="other")]
+    )
     monkeypatch.setattr(holding, "STEPS", SimpleNamespace(count=0))
     monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(holding, "threading", threads)
     monkeypatch.setattr(holding, "tracemalloc", SimpleNamespace(is_tracing=lambda: traced))
 
     def times(thread: threading.Thread) -> tuple[float, float, bool]:
-        return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, in_line * now, is_ready)
+        return (0.0, other_in_line * now, False) if thread.name == "other" else (works * now, in_line * now, is_ready)
 
     monkeypatch.setattr(holding, "times", times)
-    monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], True, "a coroutine", ["a call"]))
+    # The other thread has no loop.
+    here = sys._getframe()
+    monkeypatch.setattr(holding, "sys", SimpleNamespace(_current_frames=lambda: {1: here}))
+    monkeypatch.setattr(
+        holding, "_step_of", lambda frame: (steps[-1] if frame else None, True, "a coroutine", ["a call"])
+    )
     held = Holding()
     held.look()
     found = None
