@@ -164,7 +164,8 @@ def _ways(target: Target) -> Mapping[str, Callable[[str], Any]]:
         ways["get in a thread of the user"] = lambda user: target.get(user, "helper", "main")
         # White space at an end: it is refused as no id of a user.
         ways["get of what is no user id"] = lambda user: target.get(f"{user} ", "helper")
-        ways["get of a type that is there, in the thread"] = lambda thread: target.get(_KNOWN, "helper", thread)
+        if Capability.THREADS in able:
+            ways["get of a type that is there, in the thread"] = lambda thread: target.get(_KNOWN, "helper", thread)
         ways["get of the type"] = lambda agent_type: target.get(_KNOWN, agent_type)
     if Capability.REMOVE in able:
         ways |= {"remove of the user": lambda user: target.remove(user, "helper"), "reset of the user": target.reset}

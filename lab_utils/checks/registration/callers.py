@@ -123,6 +123,9 @@ class _Run:
     async def _judge(self, answers: Sequence[tuple[str, Answer]]) -> frozenset[str] | None:
         """Judge the answers and the agents held now; return the agents that must work, None where nothing is known."""
         asked = [self._asked(operation, answer) for operation, answer in answers]
+        conflicts = [answer for _, answer in answers if getattr(answer.error, "kind", None) is Refusal.CONFLICT]
+        if len(conflicts) == len(answers) and not self.stage.problems:
+            self.stage.find("wrong-refusal", "each of two runs at once was refused for a conflict, and none was done")
         if self.stage.problems or not all(operation in MODELLED for operation, _ in answers):
             return None
         asked_of = {operation for operation, _ in answers}
@@ -163,7 +166,9 @@ class _Run:
                 self.stage.find("cancelled-others", f"{answer.caller} was cancelled, and nobody had cancelled it")
         elif isinstance(error, Refused):
             is_refused = error.kind is Refusal.CLOSED
-            if not is_refused:
+            # A store without locks: one of two runs at once may be asked to try again. Its effect is not judged.
+            is_unknown = error.kind is Refusal.CONFLICT and self.core.first == self.core.second == "run"
+            if not (is_refused or is_unknown):
                 self.stage.find("wrong-refusal", f"{answer.caller} was refused as {error.kind}: {error}")
         elif isinstance(error, NotSupported):
             raise error

@@ -122,8 +122,11 @@ def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
 
 async def _retrieval(trial: Trial) -> None:
     users = trial.user_ids(int(trial.parameters["users"]))
-    threads = threads_of(trial)
     target = await trial.target([Recipe("helper"), Recipe("analyst")])
+    has_threads = Capability.THREADS in target.capabilities
+    threads = threads_of(trial) if has_threads else ["main"]
+    if not has_threads:
+        trial.leave_out("several threads of one user (the target lacks: threads)")
     made: dict[tuple[str, str, str], Handle] = {}
 
     async def live(user: str) -> None:
@@ -164,7 +167,7 @@ async def _retrieval(trial: Trial) -> None:
         if not client.can(Capability.LOOKUP):
             return
         for agent_type in ("helper", "analyst"):
-            for thread in (*threads, None, "a thread that nobody uses"):
+            for thread in (*threads, None, *(["a thread that nobody uses"] if has_threads else [])):
                 await client.get(agent_type, thread)
 
     failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
@@ -278,6 +281,8 @@ CHECKS = (
             "QuestionsWaitingByMailbox",
             "MailAddressesFolded",
             "DigitsReadAsNumbers",
+            "WildcardTopics",
+            "MailboxesWithoutThreads",
         ),
         uses=frozenset(
             {
@@ -292,10 +297,10 @@ CHECKS = (
                 Capability.REMOVE,
                 Capability.RUN_IDS,
                 Capability.STRICT,
+                Capability.THREADS,
                 Capability.TOOLS,
             }
         ),
-        needs=frozenset({Capability.THREADS}),
     ),
     *lifecycle.CHECKS,
     *races.CHECKS,

@@ -8,7 +8,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from typing import Any
 
@@ -53,6 +53,8 @@ FOLDS = {
     "ends at a slash": ("report/", "report"),
     "matches by a pattern": ("rep%rt", "report"),
     "matches a glob": ("rep*", "report"),
+    "matches one level of a topic": ("+", "report"),
+    "matches all levels of a topic": ("#", "report"),
     "compares the beginning": ("report", "report-2"),
     "compares the end": ("report", "my-report"),
 }
@@ -70,14 +72,20 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key of one agent."""
+    """The key of one agent; `thread` is "" where a target has no threads."""
 
     user: str
     agent_type: str
     thread: str
 
+    @property
+    def asked(self) -> str:
+        """The thread that calls name."""
+        return self.thread or _DEFAULT
+
     def __str__(self) -> str:
-        return f"type {_short(self.agent_type)} of user {_short(self.user)} in thread {_short(self.thread)}"
+        place = f" in thread {_short(self.thread)}" if self.thread else ""
+        return f"type {_short(self.agent_type)} of user {_short(self.user)}{place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +123,13 @@ class Alike:
             return (f"such as {_short(getattr(self.first, self.order[0]))}",)
         return tuple(f"that hold {separator!r}" for separator in dict.fromkeys(self.separators))
 
+    def without_threads(self) -> Alike:
+        """The same pair, of two keys in one thread, for a target that has none."""
+        return replace(self, first=replace(self.first, thread=""), second=replace(self.second, thread=""))
+
     def joined(self, key: Key) -> str:
         """The text of a key."""
-        parts: list[str] = [part for one in self.order if (part := getattr(key, one)) != _DEFAULT]
+        parts: list[str] = [part for one in self.order if (part := getattr(key, one)) not in (_DEFAULT, "")]
         return parts[0] + "".join(map("{}{}".format, self.separators, parts[1:]))
 
     def __str__(self) -> str:
@@ -192,6 +204,8 @@ async def judge_keys(trial: Trial) -> None:
     rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
     recipes = [Recipe(name) for name in dict.fromkeys(key.agent_type for key in keys)]
     target = await trial.target(recipes, rows)
+    if Capability.THREADS not in target.capabilities:
+        pairs = [pair.without_threads() for pair in pairs if pair.first.thread == pair.second.thread]
     refused: dict[str, str] = {}
     findings, tried, allowance = 0, len(pairs), Allowance(_LONGEST_S)
     for number, pair in enumerate(pairs):
@@ -254,7 +268,7 @@ class _Lives:
             if self._can({Capability.EVENTS}) and key.user not in self._clients:
                 self._clients[key.user] = self._target.subscribe(key.user)
             try:
-                made = await self._target.create(key.user, key.agent_type, thread=key.thread)
+                made = await self._target.create(key.user, key.agent_type, thread=key.asked)
             except Refused as refusal:
                 if key == first or refusal.kind is Refusal.INVALID_USER:
                     raise
@@ -281,14 +295,14 @@ class _Lives:
         if self._pair.is_one_of_many or not self._can({Capability.END}):
             return
         target, keys = self._target, (first, second)
-        await self._make_at_once(keys, "create", lambda key: target.create(key.user, key.agent_type, thread=key.thread))
+        await self._make_at_once(keys, "create", lambda key: target.create(key.user, key.agent_type, thread=key.asked))
         if first.user != second.user and self._can({Capability.MODEL}):
             texts = {key: f"A note:\n- note: {_memo(key)}" for key in keys}
             await self._read_at_once(keys, "ask", lambda key: self._run(key, "ask", text=texts[key]))
         await self._all_end(keys)
         if self._can({Capability.GET_OR_CREATE}):
             make = target.get_or_create
-            await self._make_at_once(keys, "get_or_create", lambda key: make(key.user, key.agent_type, key.thread))
+            await self._make_at_once(keys, "get_or_create", lambda key: make(key.user, key.agent_type, key.asked))
             if first.user != second.user:
                 action, given = ("tool", {"name": "rows"}) if self._can({Capability.TOOLS}) else ("recall", {})
                 await self._read_at_once(keys, action, lambda key: self._run(key, action, **given))
@@ -312,9 +326,9 @@ class _Lives:
     async def _ask(self, key: Key) -> None:
         target = self._target
         if self._can({Capability.LOOKUP}):
-            self._found("get", key, await target.get(key.user, key.agent_type, key.thread))
+            self._found("get", key, await target.get(key.user, key.agent_type, key.asked))
         if self._can({Capability.GET_OR_CREATE}):
-            found = await target.get_or_create(key.user, key.agent_type, key.thread)
+            found = await target.get_or_create(key.user, key.agent_type, key.asked)
             self._found("get_or_create", key, found)
         self._own("recall", key, await self._run(key, "recall"), (_memo(key),))
         if self._can({Capability.TOOLS}):

@@ -458,6 +458,7 @@ CHECKS = (
                 departures.leaving_at_once,
                 planted=(
                     "CleanupUnderGlobalLock",
+                    "EvictedUnsaved",
                     "EndsOneByOne",
                     "EndsOneByOneUnheard",
                     "StopsAtFirstError",

@@ -196,7 +196,15 @@ async def _filled(trial: Trial, talks: Sequence[Talk]) -> dict[str, dict[str, Ha
         for name, handle in agents[talk.user].items():
             await talk.run(handle, "write", key="note", value=canary(talk.user, name, 0))
 
+    async def look(_: int, talk: Talk) -> None:
+        for name, handle in agents[talk.user].items():
+            memory, note = await talk.run(handle, "recall"), canary(talk.user, name, 0)
+            sentence = f"{talk.user!r} wrote a note to their agent {name!r}, which forgot it before anybody left"
+            witness = (f"written: {note!r}", f"remembered: {memory!r}")
+            trial.require(memory.get("note") == note, "lost-write", sentence, *witness)
+
     await each(trial, talks, fill)
+    await each(trial, talks, look)
     return agents
 
 
@@ -251,6 +259,8 @@ async def _gone(
 
 async def _unharmed(trial: Trial, talks: Sequence[Talk], agents: Mapping[str, Mapping[str, Handle]]) -> None:
     """Require that staying users have their agents, with their memories, and their connection."""
+    # A note that was gone before anybody left is no matter of those who leave.
+    lost = any(finding.anomaly == "lost-write" for verdict in trial.verdicts for finding in verdict.findings)
 
     async def look(_: int, talk: Talk) -> None:
         for name, handle in agents[talk.user].items():
@@ -262,7 +272,7 @@ async def _unharmed(trial: Trial, talks: Sequence[Talk], agents: Mapping[str, Ma
             memory, note = await talk.run(handle, "recall"), canary(talk.user, name, 0)
             sentence = f"{talk.user!r} stayed, and their agent {name!r} no longer remembers its note"
             witness = (f"written: {note!r}", f"remembered: {memory!r}")
-            trial.require(memory.get("note") == note, "neighbour-touched", sentence, *witness)
+            trial.require(lost or memory.get("note") == note, "neighbour-touched", sentence, *witness)
         closed = [listener.name for listener in talk.listeners if not listener.is_open]
         trial.require(not closed, "neighbour-disconnected", f"{talk.user!r} stayed and lost their connection")
 

@@ -20,6 +20,7 @@ from tests.lab_utils.made import failed, result
 PARTS = "per_user_agent_registry_isolation_validation"
 SCHEDULES = "concurrent_agent_registration_safety"
 THREADS = "agent_retrieval_by_user_and_thread_isolation"
+STRICT = "strict_context_enforcement"
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -107,13 +108,13 @@ def test_a_check_that_does_not_apply_is_no_failure_and_says_so(check: Said, tmp_
     target = module(
         tmp_path,
         "from lab_utils.target import Capability\n"
-        "class T(ReferenceTarget):\n    capabilities = ReferenceTarget.capabilities - {Capability.THREADS}\n",
+        "class T(ReferenceTarget):\n    capabilities = ReferenceTarget.capabilities - {Capability.STRICT}\n",
     )
-    code, out, _ = check(THREADS, "--target", target, "--calibrate", "always")
+    code, out, _ = check(STRICT, "--target", target, "--calibrate", "always")
     assert code == 0
-    assert out.startswith(f"NOT APPLICABLE {THREADS} on {target}\n  the target lacks: threads\n")
+    assert out.startswith(f"NOT APPLICABLE {STRICT} on {target}\n  the target lacks: strict\n")
     assert "calibrated" not in out
-    code, out, _ = check(THREADS, PARTS, "--target", target)
+    code, out, _ = check(STRICT, PARTS, "--target", target)
     assert (code, out.splitlines()[-1]) == (0, "2 checks: 1 PASS, 1 NOT APPLICABLE")
 
 
@@ -243,12 +244,14 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     target = module(
         tmp_path,
         "from lab_utils.target import Capability\n"
-        "class T(ReferenceTarget):\n    capabilities = ReferenceTarget.capabilities - {Capability.THREADS}\n",
+        "class T(ReferenceTarget):\n"
+        "    capabilities = ReferenceTarget.capabilities - {Capability.STRICT, Capability.THREADS}\n",
     )
     assert main(["list", "--target", target]) == 0
     out = capsys.readouterr().out
     # A line or two for each check: their claims are in the list without a target.
-    assert f"\n  {THREADS}: NOT APPLICABLE: lacks threads\n" in out
+    assert f"\n  {STRICT}: NOT APPLICABLE: lacks strict\n" in out
+    assert f"\n  {THREADS}: RUNS, leaves out model, strict, threads\n" in out
     assert f"\n  {PARTS}: RUNS\n" in out
     assert "\n  event_delivery_isolation_between_users: RUNS, leaves out sockets, threads\n" in out
     assert CHECKS[PARTS].claim[:40] not in out
@@ -257,7 +260,7 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     assert threads.startswith(
         "several agents of one user and type, each with a memory of its own (name it in `also`); "
     )
-    assert f"; runs {THREADS}; " in threads
+    assert f"runs {STRICT}" in " ".join(added.partition("  strict: ")[2].split())
     assert re.search(r"; adds to \d+ checks that run", threads)
     assert "SharedDispatcher" not in out
     assert main(["list", "profiles", "--target", target]) == 2

@@ -6,15 +6,15 @@ import asyncio
 import copy
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 from weakref import ref
 
-from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.target import Capability, Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from registry import Completion, Prompt
 
 __all__ = ["PLANTED"]
@@ -446,6 +446,41 @@ class QuestionsWaitingByMailbox(Asking):
     between = _WaitingByMailbox
 
 
+class OneThread(ReferenceTarget):
+    """Right: a user has no threads, as in many small backends."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.THREADS}
+
+
+class _Subscribers:
+    """The clients whose topic matches that of a user."""
+
+    def __init__(self, target: ReferenceTarget, user: str) -> None:
+        self._target = target
+        self._user = user
+
+    def __iter__(self) -> Iterator[Client]:
+        for topic, clients in self._target.clients.items():
+            if topic in (self._user, "+", "#"):
+                yield from clients
+
+
+class WildcardTopics(OneThread):
+    """Events go to topics that are named after users, and a user whose id is a wildcard subscribes to all of them."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        made = super().make_bridge(user)
+        made.clients = _Subscribers(self, user)  # type: ignore[assignment]
+        return made
+
+
+class MailboxesWithoutThreads(OneThread):
+    """User ids that are mail addresses are kept without tags, in a registry that has no threads."""
+
+    def key(self, user: str) -> str:
+        return _mailbox(user)
+
+
 PLANTED = (
     planted_by(JoinedByColon, "joined-key"),
     planted_by(JoinedByDashTypeFirst, "joined-key"),
@@ -475,4 +510,6 @@ PLANTED = (
     planted_by(CreatesInFlightOfUser, "joined-key", twin=CreatesInFlight),
     planted_by(CreatesInFlightByMailbox, "merged-identity", twin=CreatesInFlight),
     planted_by(QuestionsWaitingByMailbox, "merged-identity", twin=QuestionsWaiting),
+    planted_by(WildcardTopics, "merged-identity", twin=OneThread),
+    planted_by(MailboxesWithoutThreads, "merged-identity", twin=OneThread),
 )

@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import json
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
@@ -142,6 +144,23 @@ class _WritesAnyway(Agent):
             self.refused += (arguments["amount"],)
             raise Refused(Refusal.CONFLICT, "somebody else wrote meanwhile")
         return answer
+
+
+class EvictedUnsaved(ReferenceTarget):
+    """The memories of the 64 agents that were used last are cached, and one that is evicted was never saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cached: OrderedDict[str, ref[Agent]] = OrderedDict()
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        self.cached[handle.instance] = ref(handle.native)
+        self.cached.move_to_end(handle.instance)
+        while len(self.cached) > 64:
+            _, oldest = self.cached.popitem(last=False)
+            if agent := oldest():
+                agent.memory.clear()
+        return await super().run(handle, command)
 
 
 class RetriesUpdates(ReferenceTarget):
@@ -334,6 +353,7 @@ PLANTED = (
     planted_by(RefusesUnderLoad, "failed-operation"),
     planted_by(LastComesFirst, "run-order"),
     planted_by(WindowOfChanges, "lost-write"),
+    planted_by(EvictedUnsaved, "lost-write"),
     planted_by(BrokenByFailure, "next-call-fails"),
     planted_by(TextsCut, "wrong-answer"),
     planted_by(StripedLocks, "waits-for-other"),

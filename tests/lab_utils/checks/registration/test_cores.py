@@ -337,6 +337,42 @@ class ClosesAtFirstUse(ReferenceTarget):
         raise Refused(Refusal.CLOSED, "as if closed")
 
 
+class OneOfTwoConflicts(ReferenceTarget):
+    """A store without locks: of two runs at once the second one is asked to try again."""
+
+    at_work = 0
+    refuses_from = 1
+    conflicts = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.at_work += 1
+        try:
+            await asyncio.sleep(0)
+            if self.at_work > self.refuses_from:
+                self.conflicts += 1
+                raise Refused(Refusal.CONFLICT, "somebody else writes")
+            return await super().run(handle, command)
+        finally:
+            self.at_work -= 1
+
+
+class AllConflict(OneOfTwoConflicts):
+    """Each run is asked to try again, and none is done."""
+
+    refuses_from = 0
+
+
+class BothConflict(OneOfTwoConflicts):
+    """Two runs at once are both asked to try again."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.at_work += 1
+        await asyncio.sleep(0)
+        if self.at_work > 1:
+            raise Refused(Refusal.CONFLICT, "somebody else writes")
+        return await ReferenceTarget.run(self, handle, command)
+
+
 class LeavesATask(ReferenceTarget):
     """Its stop leaves a task running."""
 
@@ -362,6 +398,8 @@ BY_NAME = [
     ("double-activation", "CheckThenAwait", "get_or_create+get_or_create@0", ()),
     ("orphaned-agent", "InstalledAfterEnd", "create+end@0", ()),
     ("wrong-refusal", RefusesOddly, "create+end@0", ()),
+    ("wrong-refusal", AllConflict, "run+nothing@1", ()),
+    ("wrong-refusal", BothConflict, "run+run@1", ()),
     ("failed-operation", Raises, "create+end@0", ()),
     ("wrong-report", ReportsErrors, "create+end@1", ((0, 1),)),
     ("wrong-report", ReportsErrors, "get_or_create+nothing@0", ()),
@@ -379,6 +417,14 @@ def test_each_defect_is_found_by_its_name(anomaly: str, target: Any, core: str, 
     outcome = run_schedule(workload_of(Core.parse(f"registration/{core}"), make, 1), schedule)
     assert outcome.followed
     assert outcome.problems[0].anomaly == anomaly
+
+
+@pytest.mark.parametrize(("core", "conflicts"), [("run+run@1", 1), ("run.cancelled-1-1+run@1", 0)])
+def test_one_of_two_runs_at_once_may_be_asked_to_try_again(core: str, conflicts: int) -> None:
+    target = OneOfTwoConflicts()
+    outcome = run_schedule(workload_of(Core.parse(f"registration/{core}"), lambda: target, 1), ())
+    assert outcome.problems == ()
+    assert target.conflicts >= conflicts
 
 
 class TellsLate(ReferenceTarget):
