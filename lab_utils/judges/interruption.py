@@ -77,40 +77,18 @@ def after_interruption(
         return
     unlike = []
     of_the_crowd: set[str] = set()
-    for (user, role), other in after.observed.items():
-        for one in _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before):
+    for observer in after.observed:
+        is_of_crowd = observer[1] == OF_A_CROWD
+        for one in _unlike(interrupted, observer, happened, before, after):
             # The first of a crowd stands for all of them.
-            if role != OF_A_CROWD or one.anomaly not in of_the_crowd:
+            if not is_of_crowd or one.anomaly not in of_the_crowd:
                 unlike.append(one)
-            if role == OF_A_CROWD:
+            if is_of_crowd:
                 of_the_crowd.add(one.anomaly)
     # A crowd whose calls fail is not at work, for the cause that was just found.
     yield from unlike or _at_once(happened, before, after)
-    failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}
-    for seen in after.own:
-        if seen.what.startswith(_FAILURES) and seen.step not in failing:
-            sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
-            yield Finding("next-call-fails", sentence, (str(seen),))
-            break
-    yield from _own_rows(interrupted, happened, before, after)
-    is_answered = after.outcome.startswith("answered")
-    if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
-        given = "an answer" if is_answered else "another error"
-        sentence = f"the caller got {given} in place of its cancellation: {happened}"
-        yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
-    elif after.cancelling > before.cancelling:
-        sentence = f"the caller's task has {counted(after.cancelling, 'unanswered cancellation')}, after {happened}"
-        yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
-    left = {
-        name: value
-        for name, value in after.changed.items()
-        # One that names the user is wrong also where nothing was interrupted: the task may serve another next.
-        if (shown := _without_ids(value)) != _without_ids(before.changed.get(name, ""))
-        or (after is before and repr(interrupted)[1:-1] in shown)
-    }
-    if left:
-        sentence = f"context variables of the caller's task keep a changed value, after {happened}"
-        yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))
+    yield from _asked_again(interrupted, happened, before, after)
+    yield from _of_the_task(interrupted, happened, before, after)
     if len(after.told) > 1:
         sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
         yield Finding("two-end-events", sentence, tuple(after.told))
@@ -140,7 +118,14 @@ def _given(interrupted: str, happened: str, before: Record, after: Record, users
                 yield Finding("cross-user-data", sentence, (f"{seen.step}: {shown[:200]}",))
 
 
-def _own_rows(interrupted: str, happened: str, before: Record, after: Record) -> Iterator[Finding]:
+def _asked_again(interrupted: str, happened: str, before: Record, after: Record) -> Iterator[Finding]:
+    """The answers to the interrupted user themselves, who asks the same again."""
+    failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}
+    for seen in after.own:
+        if seen.what.startswith(_FAILURES) and seen.step not in failing:
+            sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
+            yield Finding("next-call-fails", sentence, (str(seen),))
+            break
     # The lab's own records, which no interruption changes.
     usual = {seen.step: seen.what for seen in before.own if seen.step in ("rows", "total")}
     for seen in after.own:
@@ -149,6 +134,28 @@ def _own_rows(interrupted: str, happened: str, before: Record, after: Record) ->
             witness = (f"without the interruption: {usual[seen.step]}", f"with it: {seen.what}")
             yield Finding("wrong-rows", sentence, witness)
             break
+
+
+def _of_the_task(interrupted: str, happened: str, before: Record, after: Record) -> Iterator[Finding]:
+    """The caller's own task, which may serve another user next: its cancellation and its context variables."""
+    is_answered = after.outcome.startswith("answered")
+    if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
+        given = "an answer" if is_answered else "another error"
+        sentence = f"the caller got {given} in place of its cancellation: {happened}"
+        yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
+    elif after.cancelling > before.cancelling:
+        sentence = f"the caller's task has {counted(after.cancelling, 'unanswered cancellation')}, after {happened}"
+        yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
+    left = {
+        name: value
+        for name, value in after.changed.items()
+        # One that names the user is wrong also where nothing was interrupted: the task may serve another next.
+        if (shown := _without_ids(value)) != _without_ids(before.changed.get(name, ""))
+        or (after is before and repr(interrupted)[1:-1] in shown)
+    }
+    if left:
+        sentence = f"context variables of the caller's task keep a changed value, after {happened}"
+        yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))
 
 
 def _at_once(happened: str, before: Record, after: Record) -> Iterator[Finding]:
@@ -163,14 +170,11 @@ def _at_once(happened: str, before: Record, after: Record) -> Iterator[Finding]:
 
 
 def _unlike(
-    interrupted: str,
-    user: str,
-    role: str,
-    happened: str,
-    one: Sequence[Observed],
-    other: Sequence[Observed],
-    before: Record,
+    interrupted: str, observer: tuple[str, str], happened: str, before: Record, after: Record
 ) -> Iterator[Finding]:
+    """The first observation that differs, of an observer by id and role."""
+    user, role = observer
+    one, other = before.observed.get(observer, []), after.observed[observer]
     if one == other or (alone := normalised(one)) == (beside := normalised(other)):
         return
     place = next(

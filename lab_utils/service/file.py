@@ -349,6 +349,13 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
     for word, operation in service.operations.items():
         yield from (f"operations.{word}.{problem}" for problem in _operation_problems(operation))
     yield from _variable_problems(service)
+    yield from _promise_problems(service)
+    yield from _identity_problems(service)
+    if service.workers < 1:
+        yield f"workers = {service.workers}: give 1 or more"
+
+
+def _promise_problems(service: ServiceFile) -> Iterator[str]:
     stream = service.operations.get("stream")
     if service.promises.resumes and not (stream is None or stream.tool or service.door):
         if stream.events != "sse":
@@ -383,6 +390,9 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
     for word in service.promises.only_owner or ():
         if word not in WORDS:
             yield f"promises.only_owner: {word!r} is none of {', '.join(WORDS)}"
+
+
+def _identity_problems(service: ServiceFile) -> Iterator[str]:
     identity = service.identity
     sources = identity.sources
     if identity.login is not None:
@@ -398,8 +408,6 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
         )
     if sources and not identity.headers:
         yield 'identity.headers: the token is sent nowhere; add headers = { Authorization = "Bearer {token}" }'
-    if service.workers < 1:
-        yield f"workers = {service.workers}: give 1 or more"
 
 
 def _operation_problems(operation: Operation) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Computes the results of `figures.expected_figures` from a CSV file of a user's own records, in typed columns.
+"""Computes the results of `expected_figures` from a CSV file of a user's own records, in typed columns.
 
 A second, independent reading: pandas parses the file, and no row becomes a Python object beyond the chunk that is
 being read. Needs the extra `lab`.
@@ -69,7 +69,7 @@ class FrameFigures:
         return {str(user): int(self._ends[key + 1] - self._ends[key]) for key, user in enumerate(self._users)}
 
     def expected(self, user: str, since: datetime | None, focus: frozenset[str]) -> dict[str, Any]:
-        """Return the `figures` that a report on this user's records must have; see `figures.expected_figures`."""
+        """Return the `figures` that a report on this user's records must have; see `expected_figures`."""
         key = list(self._users).index(user)
         rows = self._frame.iloc[self._ends[key] : self._ends[key + 1]]
         if since is not None:
