@@ -186,4 +186,4 @@ def test_the_contract_shows_each_event_of_a_run() -> None:
     runs = (("think", {"thoughts": ["well"]}), ("tool", {"name": "rows"}), ("fail", {"message": "no"}))
     for said in (said for action, arguments in runs for said in said_by("helper", action, arguments)):
         (row,) = (line for line in table.splitlines() if line.startswith(f"| `{said.type}` |"))
-        assert set(re.findall(r'"(\w+)":', row)) == json.loads(said.told).keys(), said
+        assert set(re.findall(r'"(\w+)":', row)) == json.loads(said.body).keys(), said

@@ -781,9 +781,9 @@ def _said_right(one: _Adapter, events: Sequence[Delivered], action: str, argumen
     for event, due in zip(events, wanted, strict=False):
         if event.type != due.type:
             break
-        fits = event.agent == _HELPER and _decoded(event.body) == _decoded(due.told)
+        fits = event.agent == _HELPER and _decoded(event.body) == _decoded(due.body)
         problem = f"{event.type} came with agent={event.agent!r} and body={event.body!r}; the contract has "
-        problem += f"agent={_HELPER!r} and body={due.told!r}: drop other fields in the adapter"
+        problem += f"agent={_HELPER!r} and body={due.body!r}: drop other fields in the adapter"
         one.must(fits, "subscribe()", problem)
     numbers = [event.seq for event in events]
     one.must(numbers == list(range(1, len(numbers) + 1)), "subscribe()", f"a new user's events are numbered {numbers}; "
@@ -806,7 +806,7 @@ async def _heard_alone(trial: Trial, one: _Adapter, handle: Handle, client: Subs
     await trial.waiting.until(lambda: len(client.received()) >= before + 2)
     got, wanted = client.received()[before:], said_by(_HELPER, "fail", {"message": "as told"})
     shown = [(event.type, event.body) for event in got]
-    due = [(said.type, said.told) for said in wanted]
+    due = [(said.type, said.body) for said in wanted]
     same = [(kind, _decoded(body)) for kind, body in shown] == [(kind, _decoded(body)) for kind, body in due]
     one.must(same, "subscribe()", f"a run that failed sent {shown}; the contract has {due}")
     heard = list(other.received())

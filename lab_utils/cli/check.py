@@ -24,7 +24,7 @@ from lab_utils.service import LOG_VARIABLE, PREFIX
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
-from lab_utils.values.verdict import REPLAY
+from lab_utils.values.verdict import LONGEST_TOKEN, REPLAY
 
 if TYPE_CHECKING:
     from lab_utils.judges.identity import Identified
@@ -37,7 +37,6 @@ _MOST_WITNESSES: Final = 12
 _MOST_LETTERS: Final = 400
 _MOST_MEASURED: Final = 20
 _MOST_LINES: Final = 40
-_LONGEST_TOKEN: Final = 20_000
 _WIDEST: Final = 120
 _MISSED: Final = "NOT CAUGHT"
 _OF_ONE_USER: Final = re.compile(r"canary<[^>]*>|lab\d{12}x\d{6}z")
@@ -112,8 +111,8 @@ def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
         # Its output, and a debugger's prompt, go to the terminal as they are.
         result = ask(in_process=True)
     else:
-        with progress(check) as tell:
-            result = ask(on_progress=tell)
+        with progress(check) as show:
+            result = ask(on_progress=show)
         _print(_printed_by_target(result.printed.splitlines()))
     word = result.outcome.replace("_", " ")
     _print([f"{word} {check} on {shown(setting.target)}", *_found(result)])
@@ -126,7 +125,7 @@ def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
             *([_line(calibrated)] if does_apply else []),
             _line(f"took: {operations}{result.duration_s:.2f} s, profile {setting.profile}, seed {setting.seed}"),
             *_records(check, setting),
-            f"  again: {shown(again, _LONGEST_TOKEN)}",
+            f"  again: {shown(again, LONGEST_TOKEN)}",
             "",
         ]
     )
@@ -142,7 +141,7 @@ def _records(check: str, setting: Setting) -> Iterator[str]:
     else:
         run = shlex.join(["registry-lab", "run", "--check", check, *setting.words])
         yield _line("requests and answers are not kept; this keeps them in its folder, service/*.jsonl:")
-        yield f"    {shown(run, _LONGEST_TOKEN)}"
+        yield f"    {shown(run, LONGEST_TOKEN)}"
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -200,7 +199,7 @@ def _findings(result: CheckResult) -> Iterator[str]:
                 shown_before.add(evidence)
                 yield from _witness(one.finding.witness)
         # To be copied whole: neither cut nor wrapped.
-        yield f"      {REPLAY}{shown(token_of(cause.first), _LONGEST_TOKEN)}"
+        yield f"      {REPLAY}{shown(token_of(cause.first), LONGEST_TOKEN)}"
         if len(cause.findings) > _MOST_ALIKE:
             yield _line(f"and {len(cause.findings) - _MOST_ALIKE:,} more {cause.anomaly}")
         if remedy := remedy_for(cause.anomaly):
@@ -257,7 +256,7 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
 
     parameters, folder = setting.parameters[CHECKS[check].category], _folder()
     if mode:
-        with progress(f"calibrating {check}") as tell:
+        with progress(f"calibrating {check}") as show:
             found = calibrations.calibrated(
                 check,
                 mode=mode,
@@ -265,7 +264,7 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
                 seed=setting.seed,
                 parameters=parameters,
                 folder=folder,
-                on_progress=tell,
+                on_progress=show,
             )
     else:
         known = calibrations.kept(

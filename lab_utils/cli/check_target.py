@@ -52,8 +52,8 @@ def _run(target: str) -> int:
         say(str(error))
         return Exit.FINDINGS
     printed = io.StringIO()
-    with progress("trying the target") as tell, redirect_stdout(printed):
-        result = run_check(CONTRACT.name, target=target, stuck_after=_PATIENCE_S, still_after=30.0, on_progress=tell)
+    with progress("trying the target") as show, redirect_stdout(printed):
+        result = run_check(CONTRACT.name, target=target, stuck_after=_PATIENCE_S, still_after=30.0, on_progress=show)
     for line in printed.getvalue().splitlines():
         print(f"printed: {shown(line, _MOST_LETTERS)}")
     return _printed(target, capabilities, result)

@@ -12,6 +12,7 @@ from lab_utils.cli.terminal import progress, say
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
+from lab_utils.values.verdict import LONGEST_TOKEN
 
 if TYPE_CHECKING:
     from lab_utils.interleavings import CheckToken, Token
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["arguments", "finding_in_run", "replay", "run"]
 
-_LONGEST_TOKEN = 20_000
 _MOST_FOUND = 20
 
 
@@ -67,8 +67,8 @@ def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
         )
     except BadToken as bad:
         raise UsageError(str(bad)) from bad
-    with progress("replaying") as tell:
-        came = again.replay(token, on_progress=tell)
+    with progress("replaying") as show:
+        came = again.replay(token, on_progress=show)
     _print(_interleaving(token, came) if isinstance(token, Token) else _check(token, came))
     return _ended(came)
 
@@ -139,4 +139,4 @@ def _ended(came: Replayed) -> Exit:
 
 def _print(lines: Sequence[str]) -> None:
     for line in lines:
-        print(shown(line, _LONGEST_TOKEN, only_ascii=True))
+        print(shown(line, LONGEST_TOKEN, only_ascii=True))

@@ -11,10 +11,10 @@ from lab_utils.cli.exits import Exit
 from lab_utils.cli.replay import finding_in_run
 from lab_utils.cli.terminal import say
 from lab_utils.values.texts import shown
+from lab_utils.values.verdict import LONGEST_TOKEN
 
 __all__ = ["arguments", "reproductions_folder", "run"]
 
-_LONGEST_TOKEN: Final = 20_000
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 
@@ -51,5 +51,5 @@ def run(options: argparse.Namespace) -> int:
     what = f"{anomaly} in {target}" if framework else f"{target}, which is no public framework"
     say(f"there is no script for {what}; this runs the finding again with the lab:")
     # To be copied whole.
-    print(f"registry-lab replay {shown(token_of(one), _LONGEST_TOKEN)}", file=sys.stderr)
+    print(f"registry-lab replay {shown(token_of(one), LONGEST_TOKEN)}", file=sys.stderr)
     return Exit.WRONG_USAGE

@@ -104,18 +104,18 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda step, fraction: None
         return
-    told_at = 0.0
+    shown_at = 0.0
 
-    def tell(step: str, fraction: float) -> None:
-        nonlocal told_at
-        if (now := time.monotonic()) - told_at >= _SECONDS_BETWEEN:
-            told_at = now
+    def show(step: str, fraction: float) -> None:
+        nonlocal shown_at
+        if (now := time.monotonic()) - shown_at >= _SECONDS_BETWEEN:
+            shown_at = now
             share = f"{min(fraction, 1.0):4.0%} " if fraction > 0 else ""
             line = shown(f"{share}{title}{', ' if step else ''}{step}")
             print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
-    tell("", 0.0)
+    show("", 0.0)
     try:
-        yield tell
+        yield show
     finally:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

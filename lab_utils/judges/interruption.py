@@ -36,6 +36,7 @@ class Record:
     answered and its context variables that have another value. `left`: the target's holdings when everybody has ended.
     `at_once`: of each crowd, how many were in their own code at the same time.
     `outlived`: the interrupted user's agents had ended, and a connection had not.
+    `ends`: the end events of the interrupted user's run that was sent more than one.
     `broken`: the first call that should succeed and raised an error of the target's own, with that error; or two "".
     `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
 
@@ -50,7 +51,7 @@ class Record:
     left: str = ""
     failed: str = ""
     stop: str = ""
-    told: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
     at_once: list[int] = field(default_factory=list)
     outlived: bool = False
     broken: tuple[str, str] = ("", "")
@@ -89,9 +90,9 @@ def after_interruption(
     yield from unlike or _at_once(happened, before, after)
     yield from _asked_again(interrupted, happened, before, after)
     yield from _of_the_task(interrupted, happened, before, after)
-    if len(after.told) > 1:
-        sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
-        yield Finding("two-end-events", sentence, tuple(after.told))
+    if len(after.ends) > 1:
+        sentence = f"{interrupted!r} was sent {' and '.join(after.ends)} for one run, after {happened}"
+        yield Finding("two-end-events", sentence, tuple(after.ends))
     if after.stop and (after is before or not before.stop):
         yield Finding("stop-failed", f"the stop fails with {after.stop}, after {happened}", (after.stop,))
     if after.outlived and not before.outlived:

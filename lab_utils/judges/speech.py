@@ -27,7 +27,8 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An event that an agent emitted: the agent's type, the event's, and the payload as JSON text, its `call` apart.
+    """An event that an agent emitted: the agent's type, the event's, and `body`, the payload as JSON text,
+    its `call` apart.
 
     `ran`: in which run, None if that is not known. `call`: the number of a tool call, None if the target does not send
     it.
@@ -35,7 +36,7 @@ class Said:
 
     agent: str
     type: str
-    told: str
+    body: str
     ran: Ran | None = field(default=None, compare=False, repr=False)
     call: int | None = field(default=None, compare=False)
 
@@ -51,17 +52,17 @@ class Said:
 
     def fields_beside(self, other: Said) -> tuple[str, ...]:
         """The names that this payload holds beside all that the other one does, if that is all that differs."""
-        own, others = json.loads(self.told), json.loads(other.told)
+        own, others = json.loads(self.body), json.loads(other.body)
         if not isinstance(own, dict) or not isinstance(others, dict):
             return ()
         kept = {name: value for name, value in own.items() if name in others}
         # As text: to Python 1 is True.
-        same = _in_json(kept) == other.told
+        same = _in_json(kept) == other.body
         return tuple(sorted(own.keys() - others.keys())) if same else ()
 
     def __str__(self) -> str:
-        told = self.told if len(self.told) <= 160 else f"{self.told[:130]}... ({len(self.told)} characters)"
-        return f"{self.agent}: {self.type} {told}"
+        body = self.body if len(self.body) <= 160 else f"{self.body[:130]}... ({len(self.body)} characters)"
+        return f"{self.agent}: {self.type} {body}"
 
 
 def said_by(

@@ -83,9 +83,9 @@ class ForkedChild:
             message = b""
         if not message:
             raise ServerFailed("the fork server has ended")
-        told: Mapping[str, int] = json.loads(message)
-        self.pid = told.get("pid", self.pid)
-        self.exit_code = told.get("exit", self.exit_code)
+        report: Mapping[str, int] = json.loads(message)
+        self.pid = report.get("pid", self.pid)
+        self.exit_code = report.get("exit", self.exit_code)
 
     def kill(self) -> None:
         """Kill the child with every process of its group."""

@@ -67,8 +67,8 @@ def _probed(named: str, pid: int) -> Interpreter:
         done = subprocess.run(
             [executable, "-c", _PROBE], capture_output=True, text=True, timeout=_SECONDS, check=True, cwd=_ROOT.anchor
         )
-        told = json.loads(done.stdout)
-        version, path, missing = tuple(told["version"]), tuple(told["path"]), told["missing"]
+        answer = json.loads(done.stdout)
+        version, path, missing = tuple(answer["version"]), tuple(answer["path"]), answer["missing"]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"--python {named} is not a Python that answers: {type(error).__name__}") from error
     words = ".".join(map(str, version))

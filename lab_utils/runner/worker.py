@@ -162,7 +162,7 @@ class _Worker:
         self._connection, self._job = connection, job
         self._pid = os.getpid()
         self._sending = threading.Lock()
-        self._told_at = 0.0
+        self._sent_at = 0.0
         self._over = threading.Event()
         self._conduct: Conduct | None = None
         self._turn: Turn | None = None
@@ -240,8 +240,8 @@ class _Worker:
 
     def _progress(self, step: str, fraction: float) -> None:
         now = time.monotonic()
-        if now - self._told_at >= _SECONDS_BETWEEN:
-            self._told_at = now
+        if now - self._sent_at >= _SECONDS_BETWEEN:
+            self._sent_at = now
             self._send(Message.PROGRESS, msgspec.json.encode((step, fraction)))
 
     def _give_way(self) -> None:

@@ -47,20 +47,20 @@ def delivered(text: str, greeted: str) -> Delivered:
     if not isinstance(message, dict):
         raise ValueError(f"an event must be a JSON object, not {text[:80]!r}")
 
-    def told(name: str) -> str:
+    def text_of(name: str) -> str:
         # Thousands of events name the same few: each text is kept once.
         return sys.intern(str(message.get(name, "")))
 
     return Delivered(
-        user=told("user_id"),
+        user=text_of("user_id"),
         seq=message["seq"],
-        type=told("type"),
-        agent=told("agent_type"),
-        run=told("run_id"),
+        type=text_of("type"),
+        agent=text_of("agent_type"),
+        run=text_of("run_id"),
         body=_payload_text(text, message),
-        stream=told("stream"),
-        thread=told("thread_id"),
-        agent_id=told("agent_id"),
+        stream=text_of("stream"),
+        thread=text_of("thread_id"),
+        agent_id=text_of("agent_id"),
         greeted=greeted,
         flaws=tuple(_flaws(message, repeated)),
     )

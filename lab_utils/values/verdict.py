@@ -11,7 +11,7 @@ from typing import Final
 from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.texts import cut, reported, shown
 
-__all__ = ["FINE", "REPLAY", "Finding", "Outcome", "Verdict"]
+__all__ = ["FINE", "LONGEST_TOKEN", "REPLAY", "Finding", "Outcome", "Verdict"]
 
 
 REPLAY: Final = "replay: registry-lab replay "
@@ -19,7 +19,8 @@ REPLAY: Final = "replay: registry-lab replay "
 _LONGEST: Final = 1_000
 _LONGEST_NAME: Final = 100
 _LONGEST_REASON: Final = 2_000
-_LONGEST_TOKEN: Final = 20_000
+LONGEST_TOKEN: Final = 20_000
+"""Characters of a token, or of a command with one, that is shown: it is to be copied whole."""
 _MOST_LINES: Final = 120
 _MOST_LETTERS: Final = 20_000
 _TAIL: Final = _MOST_LINES // 4
@@ -131,14 +132,14 @@ def _fit(text: str, most: int = _LONGEST) -> str:
 def _entry(text: str) -> str:
     """An entry of a witness, which may have several lines; a token for `replay` is to be copied whole."""
     if text.startswith(REPLAY):
-        return shown(text, _LONGEST_TOKEN)
+        return shown(text, LONGEST_TOKEN)
     return "\n".join(map(_fit, cut(text, _MOST_LETTERS).split("\n")))
 
 
 def _bounded(entries: list[str]) -> tuple[str, ...]:
     """The entries, or of too many the first and the last, with the count of those between them, and every token."""
     letters = sum(map(len, entries))
-    if len(entries) <= _MOST_LINES and letters <= _MOST_LETTERS + _LONGEST_TOKEN:
+    if len(entries) <= _MOST_LINES and letters <= _MOST_LETTERS + LONGEST_TOKEN:
         return tuple(entries)
     tokens = [entry for entry in entries if entry.startswith(REPLAY)]
     others = [entry for entry in entries if not entry.startswith(REPLAY)]

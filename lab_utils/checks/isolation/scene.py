@@ -641,7 +641,7 @@ class Scene:
                 self.record.own.append(Observed("event", f"{event.type} {event.body}"))
                 if event.type in ("agent_completed", "agent_error") and event.run.startswith("lab-run-"):
                     ends.setdefault(event.run, []).append(event.type)
-            self.record.told = next((told for told in ends.values() if len(told) > 1), [])
+            self.record.ends = next((sent for sent in ends.values() if len(sent) > 1), [])
             return
         role = {self._there: ", who was there,", self._new: ", who is new,"}.get(user, OF_A_CROWD)
         for event in events:

@@ -58,9 +58,9 @@ def _case(suite: ET.Element, category: str, row: Mapping[str, Any], cards: Seque
     if not tag:
         return
     # One element at most: of two, some servers show the first and others refuse the file.
-    told = [_told(card) for card in cards[:_MOST_FINDINGS]] if tag == "failure" else []
-    told += [f"calibration: {one['planted']} was not caught ({one['defect']}): {one['reason']}" for one in missed]
-    text = "\n\n".join([*told, row["traceback"]]).strip()
+    evidence = [_evidence(card) for card in cards[:_MOST_FINDINGS]] if tag == "failure" else []
+    evidence += [f"calibration: {one['planted']} was not caught ({one['defect']}): {one['reason']}" for one in missed]
+    text = "\n\n".join([*evidence, row["traceback"]]).strip()
     kind, message = row["verdict"], row["reason"]
     if cards and tag == "failure":
         kind = cards[0]["anomaly"]
@@ -70,7 +70,7 @@ def _case(suite: ET.Element, category: str, row: Mapping[str, Any], cards: Seque
     ET.SubElement(case, tag, type=kind, message=message).text = text[:_LONGEST] or None
 
 
-def _told(card: Mapping[str, Any]) -> str:
+def _evidence(card: Mapping[str, Any]) -> str:
     first = card["findings"][0]
     lines = [f"{first['anomaly']}: {first['sentence']}", *(f"{one['mark']} {one['text']}" for one in first["lines"])]
     return "\n".join(

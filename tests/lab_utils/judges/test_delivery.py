@@ -25,7 +25,7 @@ def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Deli
     """The events exactly as they were said; a payload of a tool call may bear its number beside."""
     events = []
     for seq, one in enumerate(said, first):
-        payload = json.loads(one.told)
+        payload = json.loads(one.body)
         if one.type.startswith("tool_"):
             payload = {**payload, "call": 1, **more}
         events.append(Delivered("ann", seq, one.type, one.agent, "run-1", json.dumps(payload, ensure_ascii=False)))

@@ -35,7 +35,7 @@ def heard(said: Sequence[Said] = SAID, user: str = "ann", stream: str = "s1", gr
     for seq, one in enumerate(said, 1):
         assert one.ran is not None
         run, thread, agent_id = one.ran.run or "made up", one.ran.thread, one.ran.agent_id
-        event = Delivered(user, seq, one.type, one.agent, run, one.told, stream, thread, agent_id, greeted)
+        event = Delivered(user, seq, one.type, one.agent, run, one.body, stream, thread, agent_id, greeted)
         events.append(event)
     return events
 

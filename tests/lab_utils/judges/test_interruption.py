@@ -94,7 +94,7 @@ def test_an_answer_in_place_of_the_cancellation_is_found() -> None:
     [
         ("cancelling", 1, "cancellation-left"),
         ("changed", {"current_user": "'ada'"}, "context-left"),
-        ("told", ["agent_completed", "agent_error"], "two-end-events"),
+        ("ends", ["agent_completed", "agent_error"], "two-end-events"),
         ("left", "1 session", "left-behind"),
         ("own", [Observed("rows", f"{NO_ANSWER} in 60 s")], "next-call-fails"),
         ("own", [Observed("rows", "error OSError: closed")], "next-call-fails"),

@@ -14,7 +14,7 @@ from lab_utils.values.verdict import Outcome
 FIRST = said_by("helper", "think", {"thoughts": ["canary<ann|a|1>", "canary<ann|a|2>"]})
 SECOND = said_by("scribe", "think", {"thoughts": ["canary<ann|a|3>"]})
 EVENTS = tuple(
-    Delivered("ann", seq, said.type, said.agent, "run", said.told) for seq, said in enumerate((*FIRST, *SECOND), 1)
+    Delivered("ann", seq, said.type, said.agent, "run", said.body) for seq, said in enumerate((*FIRST, *SECOND), 1)
 )
 DUE = len(FIRST)
 PROMPT = Pause("phone", "ann", FIRST, EVENTS[:DUE], EVENTS)
