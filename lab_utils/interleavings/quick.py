@@ -7,13 +7,14 @@ and calls its tracer twice. Here most steps have one order, asyncio's own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from lab_utils.interleavings.observing import STEPS, Observer
 
-__all__ = ["QUICKENED", "SimTask", "quicken"]
+__all__ = ["QUICKENED", "SimTask", "Steering", "quicken"]
 
 QUICKENED: Final = ("_run_once", "call_soon")
 """The loop's methods that `quicken` puts others in place of."""
@@ -35,11 +36,20 @@ class SimTask(asyncio.Task[Any]):
         return self._number
 
 
-def quicken(loop: Any, observer: Observer, is_choosing: Callable[[], bool]) -> None:
-    """Exchange methods of a loop that has run nothing yet, whose tasks are `SimTask`s. Its tracer is the observer.
+class Steering(Protocol):
+    """Chooses the next of several lanes while it is open; else their order is asyncio's own."""
 
-    The order of steps is asked for where `is_choosing()`; elsewhere it is asyncio's own.
-    """
+    is_open: bool
+
+    def schedule(self, lanes: Sequence[Any]) -> int:
+        """The place of the next lane, in asyncio's own order of them."""
+
+
+def quicken(loop: Any, observer: Observer, steering: Steering) -> None:
+    """Exchange methods of a loop that has run nothing yet, whose tasks are `SimTask`s. Its tracer is the observer, and
+    its strategy the steering."""
+    of_loop = sys.modules[type(loop).__module__]
+    new_lane, new_info, host = of_loop.Lane, of_loop.TaskInfo, of_loop.current_host
     slow_step, slow_call = loop._run_once, loop.call_soon
     active, callbacks = loop._active, loop._callback_lane
     most_steps, most_time = loop.config.max_steps, loop.config.max_time
@@ -52,7 +62,7 @@ def quicken(loop: Any, observer: Observer, is_choosing: Callable[[], bool]) -> N
         timers = loop._timers
         if timers and timers[0][0] <= loop._now:
             loop._collect_due_timers()
-        lane = loop._pick_lane() if len(active) > 1 and is_choosing() else _oldest(active)
+        lane = chosen() if len(active) > 1 and steering.is_open else _oldest(active)
         if lane is None:
             return bool(loop._advance_time())
         queue = lane.queue
@@ -72,6 +82,26 @@ def quicken(loop: Any, observer: Observer, is_choosing: Callable[[], bool]) -> N
             observer.after_step(lane, handle)
         return True
 
+    def chosen() -> Any:
+        lanes = [lane for lane in list(active.values()) if _is_ready(lane, active)]
+        if len(lanes) < 2:
+            return lanes[0] if lanes else None
+        lanes.sort(key=_first)
+        taken = steering.schedule(lanes)
+        if taken:
+            observer.on_deviation(lanes[:taken])
+        return lanes[taken]
+
+    def lane_of(task: SimTask) -> Any:
+        loop._lane_counter += 1
+        lane = task.lane = loop._task_lanes[task] = new_lane(loop._lane_counter, task, "task", "")
+        loop.tasks.append(task)
+        parent = asyncio.current_task(loop) if loop._running else None
+        info = loop.task_info[task] = new_info(task, lane, parent, host.get(), None)
+        if loop._net is not None:
+            loop._net._on_task_created(task, info.host)
+        return lane
+
     def call_soon(callback: Any, *arguments: Any, context: Context | None = None) -> asyncio.Handle:
         if loop._abandoned or loop._closed:
             refused: asyncio.Handle = slow_call(callback, *arguments, context=context)
@@ -79,9 +109,7 @@ def quicken(loop: Any, observer: Observer, is_choosing: Callable[[], bool]) -> N
         handle = asyncio.Handle(callback, arguments, loop, context)
         owner = getattr(callback, "__self__", None)
         if type(owner) is SimTask:
-            lane = owner.lane
-            if lane is None:
-                lane = owner.lane = loop._lane_for_task(owner)
+            lane = owner.lane or lane_of(owner)
         elif owner is None:
             lane = callbacks
         else:
@@ -97,15 +125,25 @@ def quicken(loop: Any, observer: Observer, is_choosing: Callable[[], bool]) -> N
     loop._run_once, loop.call_soon = run_once, call_soon
 
 
+def _first(lane: Any) -> int:
+    number: int = lane.queue[0][0]
+    return number
+
+
 def _oldest(active: dict[int, Any]) -> Any:
-    """The lane whose first step has waited longest, or None; lanes whose steps were all cancelled go."""
+    """The lane whose first step has waited longest, or None."""
     best, least = None, 0
-    for lane in list(active.values()) if len(active) > 1 else tuple(active.values()):
-        queue = lane.queue
-        while queue and queue[0][1]._cancelled:
-            queue.popleft()
-        if not queue:
-            del active[lane.id]
-        elif best is None or queue[0][0] < least:
-            best, least = lane, queue[0][0]
+    for lane in list(active.values()):
+        if _is_ready(lane, active) and (best is None or lane.queue[0][0] < least):
+            best, least = lane, lane.queue[0][0]
     return best
+
+
+def _is_ready(lane: Any, active: dict[int, Any]) -> bool:
+    """Whether the lane has a step; one whose steps were all cancelled goes."""
+    queue = lane.queue
+    while queue and queue[0][1]._cancelled:
+        queue.popleft()
+    if not queue:
+        del active[lane.id]
+    return bool(queue)

@@ -193,7 +193,7 @@ def run_once(
     def prepare(loop: detangle.SimLoop) -> None:
         loops.append(loop)
         _prepare(loop, observer, impossible.append)
-        quicken(loop, observer, lambda: steering.is_open)
+        quicken(loop, observer, steering)
 
     with _locks_that_tell():
         result = library.execute(whole, config=config, strategy=steering, setup=prepare)
