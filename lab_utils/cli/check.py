@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, python_of, read_setting
 from lab_utils.cli.terminal import progress
-from lab_utils.judges.difference import witness_lines
+from lab_utils.judges.difference import Line, witness_lines
 from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
 from lab_utils.service import LOG_VARIABLE, PREFIX
@@ -39,7 +38,6 @@ _MOST_MEASURED: Final = 20
 _MOST_LINES: Final = 40
 _WIDEST: Final = 120
 _MISSED: Final = "NOT CAUGHT"
-_OF_ONE_USER: Final = re.compile(r"canary<[^>]*>|lab\d{12}x\d{6}z")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,15 +187,16 @@ def _findings(result: CheckResult) -> Iterator[str]:
     for cause in causes(identified([result])):
         yield ""
         yield _line(f"{cause.sentence} {cause.affected}")
-        shown_before: set[str] = set()
+        kinds = set[tuple[str, str]]()
         for one in cause.telling(_MOST_ALIKE):
             yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
-            evidence = _unnamed(one)
-            if evidence in shown_before:
-                yield "      the same evidence as above, with this user's name"
+            lines = witness_lines([line for line in one.finding.witness if not line.startswith(REPLAY)])
+            kind = _of_any_user(one), "".join(mark or "." for mark, _ in lines)
+            if kind in kinds and "+" in kind[1]:
+                yield "      the same kind of difference for this user; `registry-lab run` keeps it"
             else:
-                shown_before.add(evidence)
-                yield from _witness(one.finding.witness)
+                yield from _witness(lines)
+            kinds.add(kind)
         # To be copied whole: neither cut nor wrapped.
         yield f"      {REPLAY}{shown(token_of(cause.first), LONGEST_TOKEN)}"
         if len(cause.findings) > _MOST_ALIKE:
@@ -210,16 +209,15 @@ def _findings(result: CheckResult) -> Iterator[str]:
         yield ""
 
 
-def _unnamed(one: Identified) -> str:
-    """The witness without the names and the texts of single users: what two users met alike."""
-    text = "\n".join(line for line in one.finding.witness if not line.startswith(REPLAY))
+def _of_any_user(one: Identified) -> str:
+    """The sentence of a finding without the names of its users."""
+    sentence = one.finding.sentence
     for user in one.users:
-        text = text.replace(repr(user), "")
-    return _OF_ONE_USER.sub("", text)
+        sentence = sentence.replace(repr(user), "")
+    return sentence
 
 
-def _witness(witness: Sequence[str]) -> Iterator[str]:
-    lines = witness_lines([line for line in witness if not line.startswith(REPLAY)])
+def _witness(lines: Sequence[Line]) -> Iterator[str]:
     for mark, line in lines[:_MOST_WITNESSES]:
         yield f"      {f'{mark} ' if mark else ''}{shown(line, _MOST_LETTERS)}"
     if len(lines) > _MOST_WITNESSES:

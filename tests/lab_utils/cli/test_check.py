@@ -73,18 +73,18 @@ def test_a_finding_is_told_with_its_witness_and_its_replay(check: Said) -> None:
     assert main(["replay", token[1]]) == 1
 
 
-def test_evidence_that_two_users_met_alike_is_shown_once() -> None:
+def test_a_difference_that_two_users_met_alike_is_shown_once() -> None:
     found = [
-        Finding("aliased-input", f"the list of {user!r} changed later", (f"before: ['canary<{user}|list|0>']", after))
-        for user, after in (
-            ("ada", "after: ['canary<ada|list|0>', 'spoiled']"),
-            ("bo", "after: ['canary<bo|list|0>', 'spoiled']"),
-            ("bo", "after: []"),
+        Finding("aliased-input", sentence, (f"before: ['canary<{user}|list|0>']", after))
+        for user, sentence, after in (
+            ("ada", "the list of 'ada' changed later", "after: ['canary<ada|list|0>', 'spoiled']"),
+            ("bo", "the list of 'bo' changed later", "after: ['canary<bo|list|0>', 'spoiled']"),
+            ("bo", "the note of 'bo' changed later", "after: []"),
         )
     ]
     lines = [*_findings(result("first", failed(*found)))]
     assert sum("spoiled" in line for line in lines) == 1
-    assert lines.count("      the same evidence as above, with this user's name") == 1
+    assert sum("the same kind of difference for this user" in line for line in lines) == 1
     assert sum("changed later" in line for line in lines) == 3
     assert "      + []" in lines
 
