@@ -107,6 +107,12 @@ class Stage:
         """Let everything run that is ready, however long; waits for virtual time only."""
         await asyncio.sleep(1e-6)
 
+    def until_next_timer(self) -> float | None:
+        """Virtual seconds until the loop's next timer is due, None where there is none."""
+        loop: Any = asyncio.get_running_loop()
+        due = [when for when, _, timer in loop._timers if not timer.cancelled()]
+        return max(0.0, min(due) - loop.time()) if due else None
+
     async def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         began, value, error = next(self._clock), None, None
         try:

@@ -104,7 +104,7 @@ class _Run:
             case "get":
                 return await target.get(user, "helper")
             case "run":
-                return await target.run(self.prior[-1], Command("write", {"key": "k", "value": "v"}))
+                return await target.run(self.prior[-1], self._command())
             case "remove":
                 return await target.remove(user, "helper")
             case "reset":
@@ -119,6 +119,11 @@ class _Run:
                 return await target.supervise(user, _PLAN)
             case _:
                 return await target.orchestrate(user, "What did we spend?")
+
+    def _command(self) -> Command:
+        """A write, and now and then a read: who reads the same at once may be served by one run."""
+        is_read = self.core.first == self.core.second == "run" and self.core.after > 0
+        return Command("read", {"key": "k"}) if is_read else Command("write", {"key": "k", "value": "v"})
 
     async def _judge(self, answers: Sequence[tuple[str, Answer]]) -> frozenset[str] | None:
         """Judge the answers and the agents held now; return the agents that must work, None where nothing is known."""

@@ -129,6 +129,13 @@ async def _retrieval(trial: Trial) -> None:
         trial.leave_out("several threads of one user (the target lacks: threads)")
     made: dict[tuple[str, str, str], Handle] = {}
 
+    memos = {
+        (user, agent_type, thread): _memo(user, agent_type, thread)["value"]
+        for user in users
+        for agent_type in ("helper", "analyst")
+        for thread in threads
+    }
+
     async def live(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in ("helper", "analyst"):
@@ -146,8 +153,14 @@ async def _retrieval(trial: Trial) -> None:
                 found = await find(client, agent_type, thread)
                 read = None if found is None else await client.run(found, Command("read", {"key": "memo"}))
                 written = _memo(user, agent_type, thread)["value"]
-                anomaly, what = ("lost-agent", "nothing") if read is None else ("cross-thread-data", "another's")
-                sentence = f"{user!r} wrote one memo to each {agent_type} and read {what} in thread {thread!r}"
+                others = {value for (owner, *_), value in memos.items() if owner != user}
+                anomaly, what = ("cross-thread-data", "another's") if has_threads else ("wrong-answer", "another one")
+                if read is None:
+                    anomaly, what = "lost-agent", "nothing"
+                elif read in others:
+                    anomaly, what = "cross-user-data", "another user's"
+                place = f" in thread {thread!r}" if has_threads else ""
+                sentence = f"{user!r} wrote one memo to each {agent_type} and read {what}{place}"
                 trial.require(read == written, anomaly, sentence, f"wrote {written}", f"read {read}")
 
     async def find(client: Client, agent_type: str, thread: str) -> Handle | None:

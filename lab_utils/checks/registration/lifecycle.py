@@ -324,6 +324,7 @@ CHECKS = (
                     "OneLeftOver",
                     "EndOfAllStopsAtError",
                     "RunTurnLost",
+                    "ReadsInOneTask",
                 ),
             ),
         ),

@@ -32,6 +32,8 @@ _IDLE_S = 1_000.0
 """Seconds on the registry's own clock after which an idle session is due."""
 _LONG_S = 10.0
 """Seconds of the loop's own clock in which a registry has saved all that it ever saves."""
+_MOST_TIMERS = 2
+"""Timers of a registry that are waited for before a user leaves."""
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
@@ -397,18 +399,46 @@ async def _long_after(stage: Stage, target: Target) -> None:
     if Capability.REMOVE in target.capabilities:
         leavings["the removal"] = lambda: target.remove(_USER, "helper")
     for what, leave in leavings.items():
-        made = await target.create(_USER, "helper")
-        await do(target, made, "write", key=what, value=canary(_USER, what, 0))
-        await leave()
-        del made
-        await asyncio.sleep(_LONG_S)
-        if Capability.POPULATION in target.capabilities and (found := target.population()).agents:
-            stage.find("session-left", f"long after {what} the target holds {found}, though nobody has come back")
-        back = await target.create(_USER, "helper")
-        if recalled := await do(target, back, "recall"):
-            sentence = f"{_USER!r} wrote, left by {what} at once, and came back long after to {recalled!r}"
-            stage.find("old-life-read", sentence)
-        await target.end(_USER)
+        await _comes_back(stage, target, what, leave)
+
+
+async def _as_it_saves(stage: Stage, target: Target) -> None:
+    """Who writes, leaves just after a timer of the registry has come, in the middle of what that has begun, and comes
+    back long after finds nothing."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    leavings: dict[str, Callable[[], Awaitable[Any]]] = {"the end": lambda: target.end(_USER)}
+    if Capability.REMOVE in target.capabilities:
+        leavings["the removal"] = lambda: target.remove(_USER, "helper")
+    for what, leave in leavings.items():
+        for timers in range(1, _MOST_TIMERS + 1):
+            await _comes_back(stage, target, what, leave, timers)
+
+
+async def _comes_back(
+    stage: Stage, target: Target, what: str, leave: Callable[[], Awaitable[Any]], timers: int = 0
+) -> None:
+    """Write, leave when so many timers have come, come back, and look. Nothing is asked of a loop without timers."""
+    made = await target.create(_USER, "helper")
+    await do(target, made, "write", key=what, value=canary(_USER, what, timers))
+    waited = 0.0
+    for _ in range(timers):
+        pause = stage.until_next_timer()
+        if pause is None or waited + pause > _LONG_S:
+            await target.end(_USER)
+            return
+        await asyncio.sleep(pause)
+        waited += pause
+    await leave()
+    del made
+    await asyncio.sleep(_LONG_S)
+    if Capability.POPULATION in target.capabilities and (found := target.population()).agents:
+        stage.find("session-left", f"long after {what} the target holds {found}, though nobody has come back")
+    back = await target.create(_USER, "helper")
+    if recalled := await do(target, back, "recall"):
+        when = f"{waited:g} s later, as the registry was at work," if timers else "at once,"
+        sentence = f"{_USER!r} wrote, left by {what} {when} and came back long after to {recalled!r}"
+        stage.find("old-life-read", sentence)
+    await target.end(_USER)
 
 
 # The calls that work, and until when.
@@ -644,6 +674,7 @@ _PARTS: Histories = (
     ("an end ends one user's session alone, and names the cleanups that failed", frozenset({_C.END}), _alone),
     ("an end names each of several cleanups that failed", frozenset({_C.END}), _each_named),
     ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
+    ("who leaves as the registry saves comes back to nothing", frozenset({_C.END}), _as_it_saves),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("agents see no context variables of another user's caller", frozenset({_C.END}), _variables),
@@ -679,6 +710,7 @@ CHECKS = (
             "ReportsTheFirstError",
             "HidesCancelledCleanups",
             "SavesAfterwards",
+            "BatchUndoesEnd",
             "ToolsClosedFirst",
             "EventsClosedFirst",
             "EndTakesToolsOfTheRemoved",

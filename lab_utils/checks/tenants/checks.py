@@ -132,6 +132,12 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
         asked = sum(op.client == owner.name and op.action.startswith("run:") for op in trial.history.where(user=user))
         sentence = f"the agent of {user!r} began {begun[user]} runs, and was asked for {asked}, some of which failed"
         trial.require(begun[user] <= asked, "ran-again", sentence)
+        if owner.can(Capability.END):
+            # A store that folds its old changes may keep these and delete the new ones alone.
+            await owner.end()
+            back = await owner.run(await owner.create("notebook"), Command("recall"))
+            sentence = f"{user!r} wrote {_NOTES} notes and left, and their next session recalls {len(back)} of them"
+            trial.require(not back, "old-life-read", sentence, f"recalled: {[*back]}")
 
     for answer in await trial.waiting.together(keep(user) for user in users):
         if isinstance(answer, BaseException):
@@ -330,6 +336,7 @@ CHECKS = (
             "ConflictAfterWriting",
             "LastComesFirst",
             "WindowOfChanges",
+            "SnapshotStays",
             "BrokenByFailure",
             "TextsCut",
         ),

@@ -401,6 +401,22 @@ def test_time_is_virtual_and_polling_without_end_is_found() -> None:
     assert problem.anomaly == "never-ends"
 
 
+def test_the_next_timer_is_the_first_that_is_not_cancelled() -> None:
+    seen: list[float | None] = []
+
+    async def workload(stage: Stage) -> None:
+        seen.append(stage.until_next_timer())
+        loop = asyncio.get_running_loop()
+        later = [loop.call_later(seconds, int) for seconds in (3.0, 1.0, 2.0)]
+        later[1].cancel()
+        seen.append(stage.until_next_timer())
+        await asyncio.sleep(2.0)
+        seen.append(stage.until_next_timer())
+
+    assert run_schedule(workload, ()).problems == ()
+    assert seen == [None, 2.0, 1.0]
+
+
 def test_an_error_that_nobody_handles_and_a_task_left_are_found() -> None:
     async def fail() -> None:
         raise KeyError("nobody asks")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.memory.capacity import Line, LostAtItsTurn
 from lab_utils.targets.planted.registration.activation import TurnForEachAgent
@@ -249,6 +249,23 @@ class RunsTakeTurns(RunTurnLost):
     line = Line
 
 
+class ReadsInOneTask(ReferenceTarget):
+    """A read of an agent that is under way answers all who ask for the same, and ends for all when one is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: dict[tuple[str, str], asyncio.Task[Any]] = {}
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if command.action != "read":
+            return await super().run(handle, command)
+        key = (handle.instance, command.arguments["key"])
+        if key not in self.reads:
+            read = self.reads[key] = asyncio.ensure_future(super().run(handle, command))
+            read.add_done_callback(lambda _: self.reads.pop(key, None))
+        return await self.reads[key]
+
+
 PLANTED = (
     planted_by(ForgottenBeforeInstalled, "double-activation"),
     planted_by(UntoldWaiters, "never-ends"),
@@ -259,6 +276,7 @@ PLANTED = (
     planted_by(ResurrectedByLateInstall, "failed-operation"),
     planted_by(ResetClearsAfterwards, "orphaned-agent"),
     planted_by(RemovedTwice, "not-sequential"),
+    planted_by(ReadsInOneTask, "cancelled-others"),
     # An agent that nobody closes goes on working for every holder.
     planted_by(EndCutShort, "never-closed", "use-after-close"),
 )

@@ -26,6 +26,8 @@ __all__ = ["PLANTED"]
 
 _SAVES_S = 0.05
 """Seconds until a memory is saved."""
+_WRITES_S = 0.005
+"""Seconds in which a batch of memories is written."""
 
 
 class OldestClosedFirst(ReferenceTarget):
@@ -118,6 +120,67 @@ class SavesAfterwards(ReferenceTarget):
         await super().stop()
         for save in self.saves:
             save.cancel()
+
+
+class SavedInBatches(ReferenceTarget):
+    """Right: memories are saved in batches, and an end also erases what is in the batch that is being written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.due: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.writing: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.batch: asyncio.Task[None] | None = None
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = super().make_agent(recipe, context, dispatcher, session)
+        if not session.agents:
+            made.memory = copied(self.saved.get(_saved_as(made), {}))
+        return made
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        finally:
+            if not handle.native.closed:
+                self.due[_saved_as(handle.native)] = copied(handle.native.memory)
+                if self.timer is None:
+                    later = asyncio.get_running_loop().call_later
+                    self.timer = later(_SAVES_S, self._begin, context=contextvars.Context())
+
+    def _begin(self) -> None:
+        self.timer, self.batch = None, asyncio.ensure_future(self._write())
+
+    async def _write(self) -> None:
+        self.writing, self.due = self.due, {}
+        await asyncio.sleep(_WRITES_S)
+        self.saved |= self.writing
+        self.writing = {}
+
+    def erase(self, key: tuple[str, str, str]) -> None:
+        for kept in (self.due, self.writing, self.saved):
+            kept.pop(key, None)
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        self.erase(_saved_as(agent))
+        await super().close_agent(agent, errors)
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.batch is not None:
+            self.batch.cancel()
+
+
+class BatchUndoesEnd(SavedInBatches):
+    """An end erases what is saved and what is due, and not what is in the batch that is being written: the batch brings
+    the conversation back."""
+
+    def erase(self, key: tuple[str, str, str]) -> None:
+        self.due.pop(key, None)
+        self.saved.pop(key, None)
 
 
 def _saved_as(agent: Agent) -> tuple[str, str, str]:
@@ -378,6 +441,7 @@ PLANTED = (
     planted_by(DeadlineForEach, "deadline-grows"),
     planted_by(FirstHangTakesAll, "never-closed"),
     planted_by(SavesAfterwards, "old-life-read"),
+    planted_by(BatchUndoesEnd, "old-life-read", twin=SavedInBatches),
     planted_by(ToolsClosedFirst, "torn-down-early"),
     planted_by(EventsClosedFirst, "torn-down-early"),
     planted_by(EndTakesToolsOfTheRemoved, "torn-down-early"),

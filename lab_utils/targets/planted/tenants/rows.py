@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import json
 import zlib
@@ -86,6 +87,25 @@ class WindowOfChanges(ReferenceTarget):
         memory = handle.native.memory
         while len(memory) > 20:
             del memory[next(iter(memory))]
+        return answer
+
+
+class SnapshotStays(ReferenceTarget):
+    """Every memory of twenty changes or more has a snapshot, from which an agent begins, and an end deletes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.snapshots: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = super().make_agent(recipe, context, dispatcher, session)
+        made.memory = copy.deepcopy(self.snapshots.get((context.user, recipe.agent_type, context.thread), {}))
+        return made
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        answer = await super().run(handle, command)
+        if len(memory := handle.native.memory) >= 20:
+            self.snapshots[handle.user, handle.agent_type, handle.thread] = copy.deepcopy(memory)
         return answer
 
 
@@ -353,6 +373,7 @@ PLANTED = (
     planted_by(RefusesUnderLoad, "failed-operation"),
     planted_by(LastComesFirst, "run-order"),
     planted_by(WindowOfChanges, "lost-write"),
+    planted_by(SnapshotStays, "old-life-read"),
     planted_by(EvictedUnsaved, "lost-write"),
     planted_by(BrokenByFailure, "next-call-fails"),
     planted_by(TextsCut, "wrong-answer"),
