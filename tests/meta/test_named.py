@@ -14,6 +14,8 @@ from lab_utils.checks.isolation.cuts import CALLS
 from lab_utils.checks.isolation.interrupted import SHOWN_BY
 from lab_utils.checks.memory.capacity import _Often
 from lab_utils.targets import PLANTED
+from lab_utils.targets.planted.base import planted_by
+from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Check
 
 OF_PARTS = [check for check in CHECKS.values() if len(check.parts) > 1]
@@ -41,3 +43,15 @@ def test_a_planted_registry_that_one_call_shows_is_of_the_check_and_the_call_is_
     assert set(shown_by.values()) <= CALLS.keys() - {"nothing"}
     # One that a part is named for is tried by that part, whatever call is named.
     assert shown_by.keys().isdisjoint(planted for part in CHECKS[check].parts for planted in part.planted)
+
+
+@pytest.mark.parametrize(("defect", "anomalies"), [("", ("wrong-count",)), ("It counts twice.", ())])
+def test_a_planted_registry_without_a_defect_or_an_anomaly_is_refused(defect: str, anomalies: tuple[str, ...]) -> None:
+    """No check could catch it, and nobody would know what to look for."""
+    kind = type("Unnamed", (ReferenceTarget,), {"__doc__": defect})
+    with pytest.raises(ValueError, match="planted Unnamed"):
+        planted_by(kind, *anomalies)
+    assert (
+        planted_by(type("Named", (ReferenceTarget,), {"__doc__": "It counts twice."}), "wrong-count").twin
+        == "reference"
+    )

@@ -26,6 +26,10 @@ class Planted:
     make: Callable[[], Target]
     twin: str
 
+    def __post_init__(self) -> None:
+        if not self.defect or not self.anomalies:
+            raise ValueError(f"planted {self.name}: its docstring names the defect, and its row or `finds` an anomaly")
+
 
 def planted_by(
     kind: type, *anomalies: str, twin: type | None = None, make: Callable[[], Target] | None = None
