@@ -27,11 +27,11 @@ from lab_utils.cli import main as registry_lab
 from lab_utils.output import pages
 from lab_utils.output.frames import FRAMES
 from lab_utils.output.pages.bundle import bundle
-from lab_utils.output.pages.templating import moment
 from lab_utils.output.store import CategoryResults, Run, Store, find_run, read_run, save_category
 from lab_utils.output.store.record import FORMAT
 from lab_utils.values.digest import DIGEST_FORMAT
 from lab_utils.values.profiles import CATEGORIES, parameters_for
+from lab_utils.values.quantities import moment
 from tools.bootstrap import ROOT
 
 SAMPLE: Final = ROOT / "docs" / "sample"

@@ -21,7 +21,7 @@ from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
 from lab_utils.service import LOG_VARIABLE, PREFIX
 from lab_utils.values.profiles import CATEGORIES, UsageError
-from lab_utils.values.quantities import counted
+from lab_utils.values.quantities import counted, moment
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import LONGEST_TOKEN, REPLAY
 
@@ -227,17 +227,16 @@ def _witness(lines: Sequence[Line]) -> Iterator[str]:
 def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
     """A line a value, with its budgets; those that decide come first. Counts of nothing that no budget limits are left
     out."""
-    from lab_utils.output.frames.words import budget_of
-    from lab_utils.values.quantities import quantity
+    from lab_utils.output.frames.words import budget_of, by_value
 
     rows: dict[tuple[str, str], list[str]] = {}
-    for one in measurements:
-        if one.value == 0 and one.budget is None:
-            continue
-        budgets = rows.setdefault((one.metric, quantity(one.value, one.unit)), [])
-        if one.budget is not None:
-            beside = "" if one.decides else ", does not decide"
-            budgets.append(f"{one.budget.source} {budget_of(one.budget, one.unit)}: {one.outcome}{beside}")
+    for key, each in by_value(one for one in measurements if one.value != 0 or one.budget is not None).items():
+        rows[key] = [
+            f"{one.budget.source} {budget_of(one.budget, one.unit)}: {one.outcome}"
+            + ("" if one.decides else ", does not decide")
+            for one in each
+            if one.budget is not None
+        ]
     deciding = {one.metric for one in measurements if one.budget is not None and one.decides}
     ordered = sorted(rows.items(), key=lambda row: row[0][0] not in deciding)
     for (metric, value), budgets in ordered[:_MOST_MEASURED]:
@@ -276,7 +275,7 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
         return f"{_MISSED}: {', '.join(missed)}: until it catches the planted defects, its pass means nothing", True
     if not found.results:
         return "not calibrated, as was asked for", False
-    when = found.made_at.replace("T", " ").replace("+00:00", " UTC")
+    when = moment(found.made_at)
     by = f" by run {found.made_by}" if found.made_by else ""
     of_each = "" if len(found.results) == len(CHECKS[check].planted) else ", one for each anomaly"
     return f"calibrated: all {len(found.results)} planted registries were caught{of_each}, {when}{by}", False

@@ -14,9 +14,9 @@ from typing import Final
 
 from lab_utils.judges.difference import Line, witness_lines
 from lab_utils.output import charts
-from lab_utils.output.frames import breakable, budget_of
+from lab_utils.output.frames import breakable, budget_of, by_value
 from lab_utils.output.store import Calibration
-from lab_utils.values.quantities import counted, quantity
+from lab_utils.values.quantities import counted, moment
 from lab_utils.values.result import CheckResult, Measurement
 from lab_utils.values.verdict import Finding
 
@@ -162,15 +162,15 @@ class ResultsView(View):
 
 def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str, str]]:
     """Metric, value with unit, budget asked for, the lab's own: one row a value, its budgets with their verdicts."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for measured in measurements:
-        budgets = rows.setdefault((measured.metric, quantity(measured.value, measured.unit)), {})
-        if measured.budget is not None:
-            text = f"{budget_of(measured.budget, measured.unit)}: {measured.outcome}"
-            budgets[measured.budget.source] = text if measured.decides else f"{text} (shown, does not decide)"
-    return [
-        (metric, value, budgets.get("asked", ""), budgets.get("lab", "")) for (metric, value), budgets in rows.items()
-    ]
+    rows = []
+    for (metric, value), each in by_value(measurements).items():
+        budgets: dict[str, str] = {}
+        for one in each:
+            if one.budget is not None:
+                text = f"{budget_of(one.budget, one.unit)}: {one.outcome}"
+                budgets[one.budget.source] = text if one.decides else f"{text} (shown, does not decide)"
+        rows.append((metric, value, budgets.get("asked", ""), budgets.get("lab", "")))
+    return rows
 
 
 class CheckView(View):
@@ -344,9 +344,8 @@ def _folded(summary: str, calibrations: Sequence[Calibration], style: str, *, is
 
 def _made(calibration: Calibration) -> str:
     """When and by which run a calibration was made."""
-    when = calibration.made_at.replace("T", " ").removesuffix("+00:00")
     by = f" by run {calibration.made_by}" if calibration.made_by else ""
-    return f" Seen {when} UTC{by}." if when else ""
+    return f" Seen {moment(calibration.made_at)}{by}." if calibration.made_at else ""
 
 
 def _calibration_table(calibrations: Sequence[Calibration]) -> str:

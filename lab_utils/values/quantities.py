@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final
 
-__all__ = ["agreed", "counted", "number", "quantity"]
+__all__ = ["agreed", "counted", "moment", "number", "quantity"]
 
 _PLURAL: Final = re.compile(r"^([a-z]+?)(ies|(?<=ss|sh|ch)es|(?<=[a-z]{2})(?<!s)s)\b")
 
@@ -47,3 +47,8 @@ def agreed(value: float, things: str) -> str:
 def counted(count: int, word: str) -> str:
     """A number of things: `1 finding`, `2,300 findings`."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def moment(stamp: str) -> str:
+    """A recorded point of time as people read it: `2026-01-02 03:04:05 UTC`."""
+    return stamp.replace("T", " ").replace("+00:00", " UTC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lab_utils.output.frames.words import breakable, budget_of
+from lab_utils.output.frames.words import breakable, budget_of, by_value
 
 if TYPE_CHECKING:
     from lab_utils.output.frames.columns import FRAMES, Column, FrameError, fill, load
@@ -30,6 +30,7 @@ __all__ = [
     "OperationsFile",
     "breakable",
     "budget_of",
+    "by_value",
     "calibrations",
     "fill",
     "findings",

@@ -7,9 +7,9 @@ from typing import Any
 
 from lab_utils.judges.anomalies import severity
 from lab_utils.judges.comparison import Change, Comparison, FindingChange, MeasuredChange
-from lab_utils.output.pages.templating import moment, printable, render, style
+from lab_utils.output.pages.templating import printable, render, style
 from lab_utils.values.digest import Digest, FoundDigest
-from lab_utils.values.quantities import counted, quantity
+from lab_utils.values.quantities import counted, moment, quantity
 
 __all__ = ["comparison_page"]
 

@@ -10,11 +10,11 @@ from lab_utils.judges.anomalies import severity
 from lab_utils.judges.growth import Growth, Margin, growths, margins, measured_by_point
 from lab_utils.output.charts.heat import Layout, layout, measurement_map, verdict_map
 from lab_utils.output.frames import budget_of
-from lab_utils.output.pages.templating import moment, printable, render, style
+from lab_utils.output.pages.templating import printable, render, style
 from lab_utils.output.store.grids import Cell, GridFolder
 from lab_utils.values.digest import Digest
 from lab_utils.values.grid import SEED, Point, spelled
-from lab_utils.values.quantities import counted, quantity
+from lab_utils.values.quantities import counted, moment, quantity
 from lab_utils.values.result import Budget
 from lab_utils.values.verdict import Outcome
 

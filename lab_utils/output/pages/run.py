@@ -14,12 +14,12 @@ from lab_utils.output import charts
 from lab_utils.output.frames import OperationsFile, frames_of
 from lab_utils.output.pages.causes import cause_cards
 from lab_utils.output.pages.junit import junit
-from lab_utils.output.pages.templating import moment, printable, render, style
+from lab_utils.output.pages.templating import printable, render, style
 from lab_utils.output.store import DIGEST, OpenRun
 from lab_utils.output.store.digests import digest_of
 from lab_utils.values.digest import written_digest
 from lab_utils.values.profiles import DEFAULT_PROFILE
-from lab_utils.values.quantities import counted, quantity
+from lab_utils.values.quantities import counted, moment, quantity
 from lab_utils.values.texts import reported
 
 __all__ = ["publish"]

@@ -11,11 +11,11 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from lab_utils.judges.comparison import Change, MeasuredChange, compare
-from lab_utils.output.pages.templating import moment, printable, render, style
+from lab_utils.output.pages.templating import printable, render, style
 from lab_utils.output.store import PARTIAL, RunRecord, Summary
 from lab_utils.output.store.record import Calibrated
 from lab_utils.values.digest import Digest
-from lab_utils.values.quantities import quantity
+from lab_utils.values.quantities import moment, quantity
 
 __all__ = ["runs_page", "trends_page"]
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from lab_utils.output.frames import breakable
 from lab_utils.values.quantities import counted
 
-__all__ = ["TEMPLATES", "moment", "printable", "render", "style"]
+__all__ = ["TEMPLATES", "printable", "render", "style"]
 
 TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
 _UNPRINTABLE: Final = re.compile(
@@ -28,11 +28,6 @@ def printable(text: str) -> str:
     """The text with every character that XML cannot hold, that nobody sees, or that turns the reading order as its
     escape."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def moment(stamp: str) -> str:
-    """A recorded point of time as people read it: `2026-01-02 03:04:05 UTC`."""
-    return stamp.replace("T", " ").replace("+00:00", " UTC")
 
 
 @cache

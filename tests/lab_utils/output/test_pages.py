@@ -16,9 +16,10 @@ import pytest
 from lab_utils.judges.identity import identified
 from lab_utils.output import pages
 from lab_utils.output.frames import load
-from lab_utils.output.pages.templating import _headed, _telling, moment
+from lab_utils.output.pages.templating import _headed, _telling
 from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
 from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.quantities import moment
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding, Verdict
 from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, record, result
