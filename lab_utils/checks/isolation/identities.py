@@ -97,7 +97,7 @@ async def judge_identities(trial: Trial) -> None:
     alike = [pair for pair in (*hostile_pairs(), LONG_IDS[:2]) if not trial.refused_ids.intersection(pair)]
     cases += [(one, other, True) for pair in alike for one, other in (pair, pair[::-1])]
     left_over: set[str] = set()
-    allowance, tried = Allowance(_IDS_S), 0
+    allowance, tried, lived = Allowance(_IDS_S), 0, set[str]()
     # Ids that read alike in turn with values that are none: a slow target is asked both.
     for number, (other, name, is_id) in enumerate(_in_turn(cases)):
         if allowance.is_over() and trial.now() > _AGE_S:
@@ -110,14 +110,16 @@ async def judge_identities(trial: Trial) -> None:
         owner = await _settled(target, name, number, worked)
         is_accepted = is_id
         for what, call in calls_with_a_user(target, owner.name).items():
+            asked = Asked(what, other, is_id, is_accepted, is_id and other in lived)
             # Asked between calls, of which each takes long on such a target; the case is tried to its end.
             allowance.is_over()
             # A value that was accepted as a user is one from then on: the end finds that user's own session.
-            is_accepted |= await _kept_apart(trial, target, owner, Asked(what, other, is_id, is_accepted), call)
+            is_accepted |= await _kept_apart(trial, target, owner, asked, call)
         if is_id:
             with suppress(Refused):
                 await target.end(other)
         await target.end(name)
+        lived.update((name, other) if is_id else (name,))
         if owner.client is not None:
             # The next life of either would not be alone with its client.
             left_over.update(user for user in (name, other)[: 1 + is_id] if not _has_hung_up(trial, target, user))
@@ -194,12 +196,13 @@ def _soon(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One call with one id. `is_id`: the id may be somebody's, and so need not be refused. `may_hold`: it may be the id
-    of a session by now."""
+    of a session by now. `has_lived`: it was the id of a session that has ended."""
 
     what: str
     user: Any
     is_id: bool
     may_hold: bool
+    has_lived: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} of {_short(self.user)}"
@@ -227,8 +230,9 @@ async def _kept_apart(
     else:
         finds = asked.what in _FINDS or (asked.what == "end" and not asked.may_hold)
         if finds:
-            sentence = f"{asked}, who has nothing, returned {answer!r}"
-            trial.require(answer in NOTHING, "merged-identity", sentence)
+            is_old = asked.has_lived and isinstance(answer, Handle) and answer.instance != owner.handle.instance
+            sentence = f"{asked}, {'whose session has ended' if is_old else 'who has nothing'}, returned {answer!r}"
+            trial.require(answer in NOTHING, "old-agent-found" if is_old else "merged-identity", sentence)
         else:
             allowed = asked.is_id and asked.what != _FOREIGN
             if asked.what != "end" or asked.is_id:

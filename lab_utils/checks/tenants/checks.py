@@ -86,6 +86,7 @@ async def _operations(trial: Trial) -> None:
     trial.show("users updating at once", len(ledgers), "users", ASKED(">=", 15))
     _latencies(trial, trial.history.where(action="run:add"))
     await _notes(trial, users[:_WRITERS])
+    await _beside_one_that_is_held(trial, users)
     if Capability.RUN_ORDER in target.capabilities and not any(verdict.findings for verdict in trial.verdicts):
         await _order(trial)
 
@@ -142,6 +143,36 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
     for answer in await trial.waiting.together(keep(user) for user in users):
         if isinstance(answer, BaseException):
             raise answer
+    await trial.stop(target)
+
+
+async def _beside_one_that_is_held(trial: Trial, users: Sequence[str]) -> None:
+    """Hold one user's run: a run of each other user must end meanwhile."""
+    slow, *others = users
+    gate = Gate()
+
+    async def on_run(user: str) -> None:
+        if user == slow:
+            await gate(user)
+
+    target = await trial.target([Recipe("desk", on_run=on_run)])
+    clients = {user: trial.client(target, f"client of {user}", user) for user in users}
+    desks = {user: await client.create("desk") for user, client in clients.items()}
+    runs = {slow: asyncio.ensure_future(clients[slow].run(desks[slow], Command("recall")))}
+    if await trial.waiting.until(lambda: gate.reached.is_set() or runs[slow].done()) and not runs[slow].done():
+        runs |= {user: asyncio.ensure_future(clients[user].run(desks[user], Command("recall"))) for user in others}
+        if not await trial.waiting.until(lambda: all(runs[user].done() for user in others)):
+            waiting = [user for user in others if not runs[user].done()]
+            sentence = f"runs of {len(waiting)} of {len(others)} users waited for that of another user, {slow!r}"
+            trial.find("waits-for-other", sentence, f"{slow!r} was held in a run", f"waited: {waiting[:5]}")
+    else:
+        trial.leave_out("runs beside one that is held: the target's runs do not call the lab's hook")
+    gate.open()
+    answers = await trial.waiting.ends(asyncio.gather(*runs.values(), return_exceptions=True), "runs beside each other")
+    failed = [user for user, answer in zip(runs, answers, strict=True) if isinstance(answer, BaseException)]
+    sentence = f"runs of {failed[:5]} failed beside that of another user, {slow!r}"
+    trial.require(not failed, "failed-operation", sentence, *trial.history[-3:])
+    trial.measure("runs beside one that is held", len(runs) - 1, "runs")
     await trial.stop(target)
 
 
@@ -320,9 +351,9 @@ CHECKS = (
         name="concurrent_user_operations_isolation",
         category="enterprise_multi_user",
         claim="Many users update at once, with and without waits inside the updates: all succeed, none is lost, and "
-        "none lands in another user's number. An agent keeps each of many notes, works on after a failed run, and does "
-        "nothing again that failed. Where the order is promised, runs that wait for one agent are served in the order "
-        "of their calls.",
+        "none lands in another user's number. An agent keeps each of many notes, works on after a failed run, does "
+        "nothing again that failed, and does not wait for another user's. Where the order is promised, runs that wait "
+        "for one agent are served in the order of their calls.",
         protects="data",
         looks_like="The balance on the dashboard is short by one order in a few hundred. No error was logged and no "
         "test is red: two workers read the same number, waited for the database, and the second wrote over the first.",
@@ -337,6 +368,7 @@ CHECKS = (
             "LastComesFirst",
             "WindowOfChanges",
             "SnapshotStays",
+            "OneLockForRuns",
             "BrokenByFailure",
             "TextsCut",
         ),

@@ -139,6 +139,27 @@ def test_keys_that_a_comparison_folds_are_two_in_one_part() -> None:
     assert {pair.anomaly("") for pair in pairs} == {"merged-identity", "merged-types", "wrong-thread"}
 
 
+class FindsTheLastAgain(ReferenceTarget):
+    """An end leaves the user's last agent where a lookup finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, Handle] = {}
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        made = self.last[user] = await super().create(user, agent_type, **options)
+        return made
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        return await super().get(user, agent_type, thread) or self.last.get(user)
+
+
+def test_an_agent_of_the_same_user_s_last_session_is_no_matter_of_identities() -> None:
+    findings = judged(judge_identities, FindsTheLastAgain).findings
+    assert {finding.anomaly for finding in findings} == {"old-agent-found"}
+    assert "whose session has ended" in findings[0].sentence
+
+
 class Deaf(ReferenceTarget):
     """Clients are there, and nothing is sent to them."""
 

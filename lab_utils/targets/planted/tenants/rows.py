@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
+from lab_utils.target import Capability, Handle, Recipe, Refusal, Refused, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted, planted_by
 from lab_utils.targets.planted.registration.activation import OnlyCreates
@@ -145,6 +145,27 @@ class StripedLocks(ReferenceTarget):
 
     def trusted(self) -> Any:
         return [*super().trusted(), *self.stripes]
+
+
+class StoreOfMemories(ReferenceTarget):
+    """Right: it keeps memories, and has neither tools nor events."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.TOOLS, Capability.EVENTS}
+
+
+class OneLockForRuns(StoreOfMemories):
+    """All runs take one lock, and nobody asks for tools or events: an agent that works holds everybody's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = asyncio.Lock()
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        async with self.only:
+            return await super().run(handle, command)
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.only]
 
 
 class ConflictAfterWriting(ReferenceTarget):
@@ -374,6 +395,7 @@ PLANTED = (
     planted_by(LastComesFirst, "run-order"),
     planted_by(WindowOfChanges, "lost-write"),
     planted_by(SnapshotStays, "old-life-read"),
+    planted_by(OneLockForRuns, "waits-for-other", twin=StoreOfMemories),
     planted_by(EvictedUnsaved, "lost-write"),
     planted_by(BrokenByFailure, "next-call-fails"),
     planted_by(TextsCut, "wrong-answer"),
