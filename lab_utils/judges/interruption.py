@@ -147,6 +147,9 @@ def _of_the_task(interrupted: str, happened: str, before: Record, after: Record)
     elif after.cancelling > before.cancelling:
         sentence = f"the caller's task has {counted(after.cancelling, 'unanswered cancellation')}, after {happened}"
         yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
+    elif after.cancelling < before.cancelling:
+        sentence = f"the caller's task has lost an earlier cancellation, which its caller handles, after {happened}"
+        yield Finding("cancellation-lost", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
     left = {
         name: value
         for name, value in after.changed.items()

@@ -102,6 +102,13 @@ async def judge_left_model(trial: Trial) -> None:
                 except Stuck as stuck:
                     trial.find_failure(stuck, "next-call-fails" if user == left else "capacity-lost")
                     return
+                except Exception as error:
+                    if is_checks_own(error):
+                        raise
+                    anomaly = "next-call-fails" if user == left else "bystander-harmed"
+                    met = f"{type(error).__name__}: {error}"
+                    trial.find(anomaly, f"{user!r} asks the model, and meets {met}, after {happened}", repr(error))
+                    return
                 if not is_well:
                     return
                 asked += 1

@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,7 @@ class Scene:
         self._steps = self._cut_at = 0
         self._is_armed = self._has_begun = self._has_answer = False
         self._caller: asyncio.Task[Any] | None = None
+        self._ready: tuple[asyncio.Task[Any], asyncio.Future[None]] | None = None
         self._lab: asyncio.Task[Any] | None = None
         self._begun = asyncio.Event()
         self._runs = itertools.count(1)
@@ -226,6 +228,8 @@ class Scene:
             if number and HOOKS.get(self.cut.call) == "cleanup":
                 await self._see_own("create", self._back)
             self._begun = asyncio.Event()
+            if self.cut.goes_on:
+                await self._make_ready()
             self.loop.each_step(self._look)
             try:
                 await self._call_once()
@@ -274,12 +278,26 @@ class Scene:
             caller.result()
 
     def _begin(self) -> None:
-        self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
+        if self._ready is None:
+            self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
+        else:
+            # It takes its first step as soon as a new task would.
+            (self._caller, begin), self._ready = self._ready, None
+            begin.set_result(None)
         self._begun.set()
         self._is_armed, self._has_begun, self._has_answer, self._steps, self._cut_at = True, False, False, 0, 0
         self.record.is_cancelled = False
         if self.cut.at == 0 and self.cut.way in ("cancelled", "twice"):
             self._cut("its beginning")
+
+    async def _make_ready(self) -> None:
+        """Let the caller's task handle a cancellation, and wait for its call to begin."""
+        begin = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._call_and_go_on(begin), name=f"the caller of {self._user!r}")
+        # Its first step, and that in which it is cancelled.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        self._ready = task, begin
 
     def _begin_beside(self) -> None:
         name = f"the neighbour {self._there!r}"
@@ -339,10 +357,17 @@ class Scene:
         if self.cut.beside == "after":
             self._begin_beside()
 
-    async def _call_and_go_on(self) -> None:
-        """A task of an application: it makes the call, and then serves another user."""
+    async def _call_and_go_on(self, begin: asyncio.Future[None] | None = None) -> None:
+        """A task of an application: it makes the call, and then serves another user. `begin`: when it may, where it
+        has been cancelled before."""
         task = asyncio.current_task()
         assert task is not None
+        if begin is not None:
+            # Called as it handles an earlier cancellation, such as to clean up: that one is not the target's to answer.
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            await begin
         self._has_begun = True
         before = contextvars.copy_context()
         try:
@@ -524,8 +549,10 @@ class Scene:
         return steps
 
     def _second_steps(self, user: str) -> Steps:
-        """The memory of the agent that was made last, and its removal."""
-        steps = _these(self._data_steps(user), "recall", "context")
+        """The memory of the agent that was made last, its tools and model where another create was interrupted, and its
+        removal."""
+        is_made = HOOKS.get(self.cut.call) == "create" and not self.cut.lead
+        steps = self._data_steps(user) if is_made else _these(self._data_steps(user), "recall", "context")
         if self._can({Capability.REMOVE}):
             steps.append(("remove", lambda: self.target.remove(user, "second")))
         return steps
@@ -626,6 +653,9 @@ class Scene:
         if self._can({Capability.END}):
             for user, role in users:
                 await self._ask(user, role, [("end", lambda user=user: self.target.end(user))])  # type: ignore[misc]
+            if HOOKS.get(self.cut.call) == "cleanup" and not self._is_brief:
+                # What an interruption has put off may come with somebody else's call, and find the user's next session.
+                await self._see_own("a run when all others have left", lambda: self._run(self._user, "recall"))
             await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
             await self.loop.rest()
             if self._can({Capability.POPULATION}):

@@ -537,6 +537,20 @@ class CallerCancelledAgain(ReferenceTarget):
             raise
 
 
+class EarlierCancellationTaken(ReferenceTarget):
+    """A cancelled run counts its cancellation off the caller's task, which does that itself: an earlier one, which the
+    caller handles, is lost."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            raise
+
+
 # Resources that are not given back.
 
 
@@ -868,6 +882,58 @@ class EndCutOffKeepsClients(ReferenceTarget):
         return report
 
 
+class EndRepeatedByName(ReferenceTarget):
+    """An end whose caller was cancelled is noted by its user's name, and made sure of with the next end of anybody:
+    that user's next session ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsure: dict[str, Session] = {}
+
+    def is_meant(self, user: str, session: Session) -> bool:
+        """Whether the end that is made sure of would end the right session."""
+        return user in self.sessions
+
+    async def end(self, user: str) -> EndReport:
+        for other, session in list(self.unsure.items()):
+            del self.unsure[other]
+            if self.is_meant(other, session):
+                await super().end(other)
+        ending = self.sessions.get(self.key(user))
+        try:
+            return await super().end(user)
+        except asyncio.CancelledError:
+            if ending is not None:
+                self.unsure[user] = ending
+            raise
+
+
+class EndRepeatedOfItsSession(EndRepeatedByName):
+    """The same, of that very session alone."""
+
+    def is_meant(self, user: str, session: Session) -> bool:
+        return self.sessions.get(self.key(user)) is session
+
+
+class ToolsLeftToTheNextCreate(ReferenceTarget):
+    """The tools that a cancelled create has prepared serve the next agent that is made, whoever's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[Dispatcher] = []
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        tools = self.prepared.pop() if self.prepared else super().make_dispatcher(context, None)
+        try:
+            agent = await super().build(session, recipe, context, connect)
+        except asyncio.CancelledError:
+            self.prepared.append(tools)
+            raise
+        tools.bridge = session.bridge
+        agent.dispatcher = tools
+        return agent
+
+
 class NewcomerGetsMemory(ReferenceTarget):
     """A get_or_create that is cancelled puts the memory that it prepared back into a pool, and the first agent of the
     next newcomer is made from that."""
@@ -923,4 +989,7 @@ PLANTED = (
     planted_by(PagesKeptInPart, "wrong-rows", twin=PagesKeptWhole),
     planted_by(SeatClearedByForce, "cancelled-others", twin=SeatClearedOfItsRun),
     planted_by(EndCutOffKeepsClients, "connection-left"),
+    planted_by(EarlierCancellationTaken, "cancellation-lost"),
+    planted_by(ToolsLeftToTheNextCreate, "cross-user-data"),
+    planted_by(EndRepeatedByName, "next-call-fails", twin=EndRepeatedOfItsSession),
 )

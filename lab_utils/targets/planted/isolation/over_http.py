@@ -19,7 +19,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
-from registry import Completion, Prompt
+from registry import Completion, LLMFailed, Prompt
 
 __all__ = ["PLANTED"]
 
@@ -354,10 +354,32 @@ class SocketClosedWhenLeft(ReplyLeftInASocket):
     resource = _CarefulStore
 
 
+class _ClosedByWhoLeaves(Between):
+    """Closes the client when a question is left: nobody knows what of its answer is still on the way."""
+
+    is_closed = False
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        if self.is_closed:
+            raise LLMFailed("the client of the model has been closed")
+        try:
+            return await super().ask(user_id, prompt)
+        except asyncio.CancelledError:
+            self.is_closed = True
+            raise
+
+
+class ClientClosedByWhoLeaves(Asking):
+    """Who leaves a question closes the client of the model, which serves all users."""
+
+    between = _ClosedByWhoLeaves
+
+
 PLANTED = (
     planted_by(AnswerLeftOnTheConnection, "cross-user-data", twin=ConnectionClosedWhenLeft),
     planted_by(CookiesOfAll, "foreign-cookie", twin=ConnectionClosedWhenLeft),
     planted_by(ReplyLeftInASocket, "cross-user-data", twin=SocketClosedWhenLeft),
+    planted_by(ClientClosedByWhoLeaves, "bystander-harmed"),
     # Those that they derive from are right as well; the test of the part asks them.
     planted_by(QuestionsNumberedAnew, "old-life-read"),
     planted_by(AnswersInTheMailbox, "wrong-answer"),
