@@ -239,8 +239,8 @@ CHECKS = (
         category="websocket_bridge",
         claim="All six event types of real runs, failed and cancelled ones too, reach every device of their user: in "
         "order, numbered without a gap, and with the payload that was emitted. A run that leaves the line is reported "
-        "whole or not at all, and a client that reads late misses nothing. A user who has no session yet is sent "
-        "nothing.",
+        "whole or not at all, and a client that reads late misses nothing. One that has gone leaves its place to "
+        "others. A user who has no session yet is sent nothing.",
         protects="golden_path",
         looks_like="The spinner never stops: the agent failed an hour ago, but agent_error is the one event that the "
         "error path forgot to send. Support sees a tool that completed before it began and an answer cut off in the "
@@ -288,6 +288,12 @@ CHECKS = (
                     "OldestUnreadDropped",
                     "SixClientsServed",
                     "AudienceOfTheStart",
+                    "EqualThoughtsOnce",
+                    "EmptyThoughtsDropped",
+                    "ErrorsShortened",
+                    "EachManagerHoldsClients",
+                    "EndKeepsPlacesOfClients",
+                    "RefusedSocketsCounted",
                 ),
             ),
         ),

@@ -4,12 +4,12 @@ clients that are many or come late."""
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
-from lab_utils.target import Delivered, Recipe, Subscription
+from lab_utils.target import Delivered, Recipe, Refusal, Refused, Subscription
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, Origin, ReferenceTarget, Session
 
@@ -139,6 +139,90 @@ class AudienceOfTheStart(ReferenceTarget):
         return _ToThoseOfTheStart(user, self.clients_of(user))
 
 
+class _Debounced(Agent):
+    def _think(self, emit: Any) -> Any:
+        said: list[str] = []
+
+        async def think(thought: str) -> None:
+            if said[-1:] != [thought]:
+                emit("agent_thinking", {"thought": thought})
+            said.append(thought)
+
+        return think
+
+
+class EqualThoughtsOnce(ReferenceTarget):
+    """A thought that equals the one before is taken for a double click, and not sent."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Debounced(recipe, context, dispatcher, session)
+
+
+class _WithContent(Bridge):
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        if kind != "agent_thinking" or payload["thought"]:
+            super().emit(kind, payload, origin)
+
+
+class EmptyThoughtsDropped(ReferenceTarget):
+    """A thought without text is not sent."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _WithContent(user, self.clients_of(user))
+
+
+class _Shortening(Bridge):
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        super().emit(
+            kind, {**payload, "message": payload["message"][:255]} if "message" in payload else payload, origin
+        )
+
+
+class ErrorsShortened(ReferenceTarget):
+    """The text of an error is cut to fit a column of 255 characters."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _Shortening(user, self.clients_of(user))
+
+
+class EachManagerHoldsClients(ReferenceTarget):
+    """A manager that is attached again holds the user's clients as the first does; an end lets the last one go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holders: Counter[str] = Counter()
+
+    def associate(self, session: Session) -> None:
+        super().associate(session)
+        self.holders[session.user] += 1
+
+    def close_clients(self, session: Session) -> None:
+        if self.holders.pop(session.user, 0) <= 1:
+            super().close_clients(session)
+
+
+class EndKeepsPlacesOfClients(ReferenceTarget):
+    """A client takes one of sixteen places of its user, and leaves it as it closes, but not where its session closes
+    it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: Counter[str] = Counter()
+
+    def subscribe(self, user: str) -> Subscription:
+        if self.places[user] >= 16:
+            raise Refused(Refusal.CAPACITY, f"{user!r} has sixteen clients")
+        self.places[user] += 1
+        client = super().subscribe(user)
+        assert isinstance(client, Client)
+        client.left = self.left
+        return client
+
+    def left(self, user: str) -> None:
+        self.places[user] -= 1
+        self.forget_clients(user)
+
+
 PLANTED = (
     planted_by(StartedInLine, "no-end-event"),
     planted_by(NumberedBeforeEncoded, "gap-in-seq"),
@@ -146,4 +230,9 @@ PLANTED = (
     planted_by(OldestUnreadDropped, "lost-event"),
     planted_by(SixClientsServed, "lost-event"),
     planted_by(AudienceOfTheStart, "lost-event"),
+    planted_by(EqualThoughtsOnce, "lost-event"),
+    planted_by(EmptyThoughtsDropped, "lost-event"),
+    planted_by(ErrorsShortened, "altered-payload"),
+    planted_by(EachManagerHoldsClients, "connection-left"),
+    planted_by(EndKeepsPlacesOfClients, "connection-left"),
 )

@@ -239,6 +239,28 @@ class LeakedAdmissions(OverSockets):
         return manager
 
 
+class RefusedKept(Admissions):
+    """Counts off a user's sockets that were let in."""
+
+    @contextmanager
+    def enter_user(self, user_id: str) -> Iterator[bool]:
+        self.by_user[user_id] += 1
+        is_in = self.by_user[user_id] <= self._limits.max_connections_per_user
+        try:
+            yield is_in
+        finally:
+            self.by_user[user_id] -= is_in
+
+
+class RefusedSocketsCounted(OverSockets):
+    """A socket that is refused as one too many of its user counts from then on, though it has gone."""
+
+    def make_manager(self) -> Any:
+        manager = Hub()
+        manager.admissions = RefusedKept(manager.limits)
+        return manager
+
+
 PLANTED = (
     planted_by(TokenNotBound, "token-not-bound"),
     planted_by(VerifiedOncePerAddress, "foreign-event", "token-not-bound"),
@@ -252,4 +274,5 @@ PLANTED = (
     planted_by(TimerLeavesWithTheFirst, "expired-token-used"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),
+    planted_by(RefusedSocketsCounted, "connection-left"),
 )

@@ -6,17 +6,20 @@ import pytest
 
 from lab_utils.checks.events.rare import HISTORIES
 from lab_utils.checks.histories import live_all
-from lab_utils.target import Refusal, Refused, Subscription
+from lab_utils.target import Capability, Refusal, Refused, Subscription
 from lab_utils.targets import PLANTED, make_target
 from lab_utils.targets.planted.events import rare
 from lab_utils.targets.reference import Client, ReferenceTarget
+
+WITHOUT_SOCKETS = ["a socket that has gone leaves its place (the target lacks: sockets)"], len(HISTORIES) - 1
+"""What is left out of a target without sockets, and how many histories are lived."""
 
 
 @pytest.mark.parametrize("name", [one.name for one in rare.PLANTED])
 def test_an_event_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
     findings, left_out, done = live_all(lambda: make_target(name), lambda _: None, HISTORIES)
     assert {finding.anomaly for finding in findings} == PLANTED[name].anomalies
-    assert (left_out, done) == ([], len(HISTORIES))
+    assert (left_out, done) == WITHOUT_SOCKETS
 
 
 class FourRefusesMore(ReferenceTarget):
@@ -47,4 +50,11 @@ class FourOldestGoes(ReferenceTarget):
 
 @pytest.mark.parametrize("kind", [FourRefusesMore, FourOldestGoes])
 def test_a_user_may_have_a_few_clients_and_no_more(kind: type[ReferenceTarget]) -> None:
-    assert live_all(kind, lambda _: None, HISTORIES) == ([], [], len(HISTORIES))
+    assert live_all(kind, lambda _: None, HISTORIES) == ([], *WITHOUT_SOCKETS)
+
+
+def test_places_of_sockets_are_asked_of_our_own_registry_and_found_to_be_kept() -> None:
+    sockets = tuple(one for one in HISTORIES if Capability.SOCKETS in one[1])
+    for name, found in (("agent_registry", []), ("RefusedSocketsCounted", ["connection-left"])):
+        findings, left_out, done = live_all(lambda name=name: make_target(name), lambda _: None, sockets)  # type: ignore[misc]
+        assert ([finding.anomaly for finding in findings], left_out, done) == (found, [], 1)
