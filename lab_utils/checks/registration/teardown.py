@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from itertools import product
 from typing import Any
 
 from lab_utils.checks.histories import BEGINS_S, Histories, do, judge_histories
 from lab_utils.interleavings import Stage
-from lab_utils.target import Capability, Handle, Hook, NotSupported, Recipe, Refusal, Refused, Target
+from lab_utils.target import Capability, EndReport, Handle, Hook, NotSupported, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Planned
 from lab_utils.values.verdict import Verdict
@@ -173,6 +175,68 @@ async def _deadline(stage: Stage, target: Target) -> None:
                 stage.find("deadline-grows", sentence)
     # Until those runs have ended that ignored their cancellation.
     await asyncio.sleep(_HANGS_S)
+
+
+async def _together(stage: Stage, target: Target) -> None:
+    """An end that meets a create and a run that ignore their cancellation, and a cleanup that hangs, takes no longer
+    than beside that cleanup alone; each agent is cleaned up once all the same."""
+    free = asyncio.Event()
+    called: Counter[str] = Counter()
+
+    async def ignoring(_: str) -> None:
+        for _ignored in range(_MOST_IGNORED):
+            if free.is_set():
+                break
+            with suppress(asyncio.CancelledError):
+                await free.wait()
+
+    def recipe(name: str, on_create: Hook | None = None, on_run: Hook | None = None) -> Recipe:
+        async def on_cleanup(_: str) -> None:
+            called[name] += 1
+            if name == "hanging":
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+
+        return Recipe(name, on_create, on_run, on_cleanup)
+
+    names = ("helper", "hanging", "working")
+    recipes = [recipe("helper"), recipe("hanging"), recipe("working", on_run=ignoring), recipe("making", ignoring)]
+    await target.start(recipes, {}, _CLOSE_S)
+    has_runs = not target.capabilities.isdisjoint(RUNS)
+    time = asyncio.get_running_loop().time
+    took: dict[bool, float] = {}
+    for is_met in (False, True):
+        called.clear()
+        made = [await target.create(_USER, name) for name in names]
+        calls: list[asyncio.Future[Any]] = []
+        if is_met:
+            if has_runs:
+                calls.append(asyncio.ensure_future(do(target, made[-1], "recall")))
+            calls.append(asyncio.ensure_future(target.create(_USER, "making")))
+            await asyncio.sleep(BEGINS_S)
+        made.clear()
+        began = time()
+        await target.end(_USER)
+        took[is_met] = time() - began
+        free.set()
+        await asyncio.gather(*calls, return_exceptions=True)
+        # It may go on behind the call's back.
+        await asyncio.sleep(_MANY * _CLOSE_S)
+        if not called:
+            raise NotSupported(_NO_CLEANUP)
+        beside = ", beside a create and a run that ignore their cancellation" if is_met else ""
+        for name in names:
+            if called[name] != 1:
+                anomaly = "never-closed" if called[name] < 1 else "closed-twice"
+                stage.find(anomaly, f"an end called the cleanup of the agent {name!r} {called[name]} times{beside}")
+        free.clear()
+        await target.end(_USER)
+    if took[True] > max(took[False], _CLOSE_S) + _MORE * _CLOSE_S:
+        sentence = (
+            f"an end takes {took[False]:g} s beside a cleanup that hangs and {took[True]:g} s if a create and a run "
+            f"ignore their cancellation, too; a cleanup has {_CLOSE_S:g} s"
+        )
+        stage.find("deadline-grows", sentence)
 
 
 async def _line(stage: Stage, target: Target) -> None:
@@ -370,26 +434,89 @@ async def _each_named(stage: Stage, target: Target) -> None:
     def recipe(name: str) -> Recipe:
         async def on_cleanup(_: str) -> None:
             called.append(name)
-            if name == hanging:
+            if name in hanging:
                 await asyncio.sleep(_HANGS_S)
             if name != well:
                 raise Planned(f"the cleanup of {name} fails")
 
         return Recipe(name, on_cleanup=on_cleanup)
 
-    *failing, hanging, well = types = ["agent-one", "agent-two", "agent-three", "agent-four"]
+    failing, well = ["agent-one", "agent-two", "agent-three"], "agent-four"
+    hanging = ["agent-five", "agent-six", "agent-seven"]
+    types = [*failing, *hanging, well]
     await target.start([recipe(name) for name in types], {}, _CLOSE_S)
     for name in types:
         await target.create(_USER, name)
     errors = (await target.end(_USER)).errors
     if not called:
         raise NotSupported(_NO_CLEANUP)
-    due = [name for name in (*failing, hanging) if name in called]
+    due = [name for name in (*failing, *hanging) if name in called]
     unnamed = [name for name in due if not any(name in error for error in errors)]
     # A text that names none of them may stand for any.
     if errors and len(errors) < len(due) and unnamed:
         sentence = f"the cleanups of {due} failed or were cut off, and the end does not name those of {unnamed}"
         stage.find("error-not-reported", f"{sentence}: {list(errors)}")
+    for pair in (failing, hanging):
+        await _at_once_named(stage, target, pair)
+
+
+async def _at_once_named(stage: Stage, target: Target, types: Sequence[str]) -> None:
+    """Of users whose sessions end at once, with agents whose cleanups fail, each report names its own."""
+    users = {_USER: types[:1], _OTHER: types[1:]}
+    for user, names in users.items():
+        for name in names:
+            await target.create(user, name)
+    reports = await asyncio.gather(*(target.end(user) for user in users), return_exceptions=True)
+    for user, report in zip(users, reports, strict=True):
+        if not isinstance(report, EndReport):
+            continue
+        others = [name for name in types if name not in users[user]]
+        errors = list(report.errors)
+        if wrong := [name for name in others if any(name in error for error in errors)]:
+            sentence = f"the end of {user!r}, who has no {wrong[0]}, reports the error of that cleanup: {errors}"
+            stage.find("canary-in-error", sentence)
+        elif not errors:
+            sentence = f"the cleanup of {user!r} failed as another user's did, and the end reports no error"
+            stage.find("error-not-reported", sentence)
+
+
+async def _again_meanwhile(stage: Stage, target: Target) -> None:
+    """An end of a session that was opened while the one before it was closing ends that session, too."""
+
+    called: list[str] = []
+    asked = 0
+
+    async def on_cleanup(user: str) -> None:
+        called.append(user)
+        await asyncio.sleep(_MORE * _CLOSE_S)
+
+    await target.start([Recipe("helper", on_cleanup=on_cleanup), Recipe("plain")], {}, _CLOSE_S)
+    ends: dict[str, Callable[[], Awaitable[Any]]] = {
+        "an end": lambda: target.end(_USER),
+        "an end of all": target.end_all,
+    }
+    for what, end in ends.items():
+        for name in ("helper", "plain"):
+            await target.create(_USER, "helper")
+            first = asyncio.ensure_future(target.end(_USER))
+            await asyncio.sleep(_CLEANS_S)
+            # It may wait until the session before has been closed.
+            coming = asyncio.ensure_future(target.create(_USER, name))
+            await asyncio.sleep(_CLEANS_S)
+            if coming.done() and not first.done():
+                asked += 1
+                second = await end()
+                await first
+                is_there = Capability.POPULATION in target.capabilities and bool(target.population().agents)
+                if is_there or not await _is_refused(stage, do(target, await coming, "recall")):
+                    sentence = f"{what} came while the session before was closing, and answered {second}: the session"
+                    stage.find(
+                        "session-left", f"{sentence} that was opened meanwhile, with the agent {name!r}, is there"
+                    )
+            await asyncio.gather(first, coming, return_exceptions=True)
+            await target.end(_USER)
+    if not asked:
+        raise NotSupported("a create waits for the session before" if called else _NO_CLEANUP)
 
 
 async def _long_after(stage: Stage, target: Target) -> None:
@@ -501,27 +628,40 @@ async def _stale(stage: Stage, target: Target) -> None:
         await target.adopt(_USER, apart)
         return apart
 
-    makings: dict[str, Callable[[], Awaitable[Handle]]] = {"agent": lambda: target.create(_USER, "helper")}
+    async def fails(_: str) -> None:
+        raise Planned("this cleanup fails")
+
+    makings: dict[str, Callable[[], Awaitable[Handle]]] = {
+        "agent": lambda: target.create(_USER, "helper"),
+        "agent whose cleanup failed": lambda: target.create(_USER, "untidy"),
+    }
     if Capability.ADOPTION in can:
         makings["adopted agent"] = adopted
-    await target.start([Recipe("helper"), Recipe("second")], _rows(), _CLOSE_S)
+    recipes = [Recipe("helper"), Recipe("second"), Recipe("untidy", on_cleanup=fails)]
+    await target.start(recipes, _rows(), _CLOSE_S)
     closings = _closings(target)
     if Capability.REMOVE in can:
-        closings["the removal"] = lambda: target.remove(_USER, "helper")
+        closings["the removal"] = lambda: target.remove(_USER, handle.agent_type)
     for (kind, make), (what, close) in product(makings.items(), closings.items()):
         ends_session = what in ("the end", "the sweep")
         for again in (False, True):
             await target.create(_USER, "second")
             handle = await make()
             held = dict(await target.parts(handle))
-            await close()
+            try:
+                await close()
+            except Exception as raised:
+                # A closing may raise what a cleanup raises.
+                stage.require_explorable(raised)
+                if kind != "agent whose cleanup failed":
+                    raise
             fresh = await target.create(_USER, "helper") if again else None
             client = target.subscribe(_USER) if Capability.EVENTS in can else None
             then = f"after {what}" + (" and a new create" if again else "")
             for name in _USABLE:
                 # The bridge is the session's: one that lives serves the agents that are left. So may the parts that an
                 # adopted agent has brought: its maker may have given them to others, too.
-                is_shared = name == "bridge" or kind != "agent"
+                is_shared = name == "bridge" or kind == "adopted agent"
                 if held.get(name) is None or (is_shared and not ends_session):
                     continue
                 error = await _use(stage, target, name, held[name])
@@ -667,12 +807,14 @@ _C = Capability
 _PARTS: Histories = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
+    ("what ignores its end and what hangs take one time together", frozenset({_C.END}), _together),
     ("runs that wait for their turn never begin", frozenset({_C.END}), _line),
     ("an end cancels every run", frozenset({_C.END}), _under_way),
     ("a run that comes during a cleanup does not outlive it", frozenset({_C.END}), _meanwhile),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
     ("an end ends one user's session alone, and names the cleanups that failed", frozenset({_C.END}), _alone),
     ("an end names each of several cleanups that failed", frozenset({_C.END}), _each_named),
+    ("an end takes the session that was opened while another was closing", frozenset({_C.END}), _again_meanwhile),
     ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
     ("who leaves as the registry saves comes back to nothing", frozenset({_C.END}), _as_it_saves),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
@@ -686,7 +828,8 @@ CHECKS = (
         name="teardown_across_layers",
         category="registration_management",
         claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
-        "fails; an end ends one user's session alone, and names the cleanups that failed. "
+        "fails; an end ends one user's session alone, also one that was opened as another was closing, and names the "
+        "cleanups that failed, its own user's alone. "
         "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn or come "
         "during a cleanup do not outlive it. Nothing that is saved late comes back. A run that fails after its work is "
@@ -725,6 +868,11 @@ CHECKS = (
             "RunsBesideCleanup",
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
+            "DeadlineForRunsAndCleanups",
+            "NoCleanupBesideRun",
+            "UntidyToolsWork",
+            "ErrorsOfAllEnds",
+            "EndJoinsTheOneBefore",
             "ContextOfTheRequest",
             "ClosedInTheFirstsContext",
         ),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from lab_utils.target import Capability, Command, Handle, Recipe, Refused
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refused
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import (
     Agent,
@@ -433,6 +433,74 @@ class ClosedInTheFirstsContext(ReferenceTarget):
         await asyncio.wait({asyncio.get_running_loop().create_task(closing, context=self.context)})
 
 
+class DeadlineForRunsAndCleanups(ReferenceTarget):
+    """An end waits for runs that ignore their cancellation, and then gives the cleanups their whole time."""
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        if agent.runs:
+            for task in agent.runs:
+                task.cancel()
+            await asyncio.wait(set(agent.runs), timeout=self.close_timeout)
+        agent.close_by = agent.late = None
+        await super().close_agent(agent, errors)
+
+
+class NoCleanupBesideRun(ReferenceTarget):
+    """An agent whose run has not ended in time is left as it is, for its cleanup might break into the run."""
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        for task in agent.runs:
+            task.cancel()
+        if agent.runs:
+            await asyncio.wait(set(agent.runs), timeout=self.time_for(agent))
+        if agent.runs:
+            agent.closed = agent.dispatcher.closed = True
+            errors.append(f"{agent.recipe.agent_type}: a run goes on")
+            return
+        await super().close_agent(agent, errors)
+
+
+class UntidyToolsWork(ReferenceTarget):
+    """The tools of an agent are closed at the end of its cleanup; those of one whose cleanup fails are not."""
+
+    async def closed_by(self, agent: Agent, cleanup: asyncio.Task[None], errors: list[str]) -> None:
+        await super().closed_by(agent, cleanup, errors)
+        agent.dispatcher.closed = cleanup.done() and not cleanup.cancelled() and cleanup.exception() is None
+
+
+class ErrorsOfAllEnds(ReferenceTarget):
+    """Errors are gathered in one list while sessions are being ended: an end beside another reports those of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gathered: list[str] = []
+        self.ending = 0
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        self.ending += 1
+        try:
+            await super().close_session(session, agents, self.gathered)
+        finally:
+            errors += self.gathered
+            self.ending -= 1
+            if not self.ending:
+                self.gathered.clear()
+
+
+class EndJoinsTheOneBefore(ReferenceTarget):
+    """An end of a user whose session is being closed joins that: a session that was opened since stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending: dict[str, asyncio.Future[EndReport]] = {}
+
+    async def end(self, user: str) -> EndReport:
+        if user not in self.ending:
+            self.ending[user] = asyncio.ensure_future(super().end(user))
+            self.ending[user].add_done_callback(lambda _: self.ending.pop(user))
+        return await asyncio.shield(self.ending[user])
+
+
 PLANTED = (
     planted_by(OldestClosedFirst, "teardown-order"),
     planted_by(ResetInAnyOrder, "teardown-order"),
@@ -459,4 +527,9 @@ PLANTED = (
     planted_by(HidesCancelledCleanups, "error-not-reported"),
     planted_by(ContextOfTheRequest, "shared-object"),
     planted_by(ClosedInTheFirstsContext, "cross-user-data"),
+    planted_by(DeadlineForRunsAndCleanups, "deadline-grows"),
+    planted_by(NoCleanupBesideRun, "never-closed"),
+    planted_by(UntidyToolsWork, "stale-part-works"),
+    planted_by(ErrorsOfAllEnds, "canary-in-error"),
+    planted_by(EndJoinsTheOneBefore, "session-left"),
 )
