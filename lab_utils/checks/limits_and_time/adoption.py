@@ -37,7 +37,16 @@ async def adopted_agents(trial: Trial) -> None:
         trial.require(found is None, "boundary-crossed", sentence, said(found))
     before = target.population() if Capability.POPULATION in able else None
     answer = await _adopt(trial, target, "ada", own)
-    if not trial.require(answer is None, "failed-operation", f"adopting one's own agent {said(answer)}", said(answer)):
+    if answer is not None:
+        # One that nobody was offered before tells what it is that keeps this one out.
+        fresh = await _adopt(trial, target, "ada", target.make_apart("ada", "helper"))
+        sentence, anomaly = f"adopting one's own agent {said(answer)}", cause("failed-operation", answer)
+        if fresh is None:
+            sentence, anomaly = (
+                f"an agent that another user's session had refused is spoiled: {sentence}",
+                "left-behind",
+            )
+        trial.find(anomaly, sentence, said(answer))
         return
     client = of(trial, target, "ada")
     subscription = target.subscribe("ada") if Capability.EVENTS in able else None
@@ -132,3 +141,8 @@ async def adopted_beyond_the_cap(trial: Trial) -> None:
     refused = [answer for answer in answers if answer is not None]
     for answer in refused:
         require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "adopting into a full house")
+    if refused and taken and Capability.REMOVE in target.capabilities:
+        await of(trial, target, "ada").remove("kind-0")
+        again = await _adopt(trial, target, "ada", both[answers.index(refused[0])])
+        sentence = f"an agent was refused for want of room; now there is room, and its adoption {said(again)}"
+        trial.require(again is None, "left-behind", sentence, said(again))

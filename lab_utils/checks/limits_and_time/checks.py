@@ -115,6 +115,7 @@ CHECKS = (
                     "SweepEndsWhoWasDue",
                     "SweepsFewAtOnce",
                     "CancelledRunStaysBusy",
+                    "OnlyTheNewestIsBusy",
                 ),
             ),
             Part(
@@ -171,7 +172,7 @@ CHECKS = (
         category="limits_and_time",
         claim="An agent that was made elsewhere and is adopted by a session belongs to that session: it is found, "
         "counted and limited, its events reach its user's clients, and it is closed once at the end. An agent "
-        "of another user, or of a session already, is refused.",
+        "of another user, or of a session already, is refused, and an agent that was refused is as it was before.",
         protects="data",
         looks_like="A migration hands over agents that the old system made. Two of them belong to other customers, and "
         "nobody compares: from then on one customer's assistant answers with another one's memory.",
@@ -186,13 +187,14 @@ CHECKS = (
                     "OwnerNotCheckedAgain",
                     "AdoptedKeepsItsBridge",
                     "AdoptedNeverClosed",
+                    "OfferBinds",
                 ),
             ),
             Part(
                 "caps on adopted agents",
                 adopted_beyond_the_cap,
                 frozenset({Capability.ADOPTION, Capability.AGENT_CAP}),
-                planted=("AdoptedBeyondCap",),
+                planted=("AdoptedBeyondCap", "RefusedOfferBinds"),
             ),
         ),
         uses=frozenset(
@@ -203,6 +205,7 @@ CHECKS = (
                 Capability.EVENTS,
                 Capability.LOOKUP,
                 Capability.POPULATION,
+                Capability.REMOVE,
             }
         ),
     ),
@@ -219,6 +222,7 @@ CHECKS = (
         uses=frozenset({Capability.CONTEXT_DATA, Capability.GET_OR_CREATE, Capability.LOOKUP, Capability.POPULATION}),
         planted=(
             "StrictAtTheTopOnly",
+            "StrictInTheFirstFifty",
             "StrictTakesSubclasses",
             "StrictForgottenInRuns",
             "StrictOnceApproved",
@@ -267,6 +271,7 @@ CHECKS = (
                 Capability.AGENT_CAP,
                 Capability.END,
                 Capability.EVENTS,
+                Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
                 Capability.POPULATION,
                 Capability.TOOLS,
@@ -278,6 +283,7 @@ CHECKS = (
             "StopClosesEverybody",
             "LimitOfTheProcess",
             "LockOfTheClass",
+            "MakingsOfTheProcess",
         ),
     ),
 )

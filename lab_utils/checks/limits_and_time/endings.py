@@ -186,6 +186,7 @@ async def _idle(trial: Trial) -> None:
     run = asyncio.ensure_future(scene.use("running"))
     making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
     await trial.waiting.until(lambda: gate.inside == 2 or run.done() or making.done())
+    await _superseded(scene, "running")
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.come("young")
     await scene.use(used)
@@ -224,6 +225,12 @@ async def _idle(trial: Trial) -> None:
     scene.reported = [idle]
     scene.require_ended([idle], "and another sweep came", {})
     await scene.require_gone([idle, used])
+
+
+async def _superseded(scene: _Scene, user: str) -> None:
+    """Make another agent of the type of the one that runs, which is found no more, and runs on."""
+    if "create" in scene.uses():
+        await scene.use_by("create", user)
 
 
 async def _cancelled_run(scene: _Scene, cut: Gate) -> None:
@@ -341,6 +348,7 @@ async def age_ends(trial: Trial) -> None:
     await scene.come("old", "old and used", "running")
     run = asyncio.ensure_future(scene.use("running"))
     await trial.waiting.until(lambda: gate.inside == 1 or run.done())
+    await _superseded(scene, "running")
     scene.target.move_clock(0.6 * _AGE_S)
     await scene.come("young")
     await scene.sweep()

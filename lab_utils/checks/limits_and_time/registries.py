@@ -9,12 +9,12 @@ from lab_utils.checks.limits_and_time.asking import attempt, live, of, said
 from lab_utils.checks.limits_and_time.loops import in_thread
 from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import counted
+from lab_utils.trial.faults import Gate, counted
 from lab_utils.values.workload import rows_for
 
 __all__ = ["several_registries"]
 
-_USER = "acme"
+_USER, _MAKER = "acme", "who makes"
 _MEMO = Command("read", {"key": "memo"})
 _CROWD = 6
 
@@ -27,6 +27,7 @@ class _One:
         self.rows = rows_for(name, 5, trial.rng)
         self.runs: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
+        self.making = Gate()
         self.target: Target
         self.handle: Handle
 
@@ -35,6 +36,7 @@ class _One:
         recipes = [
             Recipe("helper", None, counted(self.runs), counted(self.closed)),
             Recipe(f"only-{self.name}"),
+            Recipe("slow", self.making),
             *(Recipe(f"kind-{number}") for number in range(cap)),
         ]
         able = self.trial.make_target().capabilities
@@ -78,6 +80,7 @@ async def several_registries(trial: Trial) -> None:
     trial.require(read is None, "registries-mixed", sentence, said(read))
     for one, other in ((here, there), (there, here)):
         await _own_things(trial, one, other)
+    await _own_making(trial, here, there)
     await _own_caps(trial, here, there)
     await _own_ends(trial, here, there)
     await _own_loops(trial)
@@ -102,6 +105,25 @@ async def _own_things(trial: Trial, one: _One, other: _One) -> None:
         expected = sorted(row["feature"] for row in one.rows)
         sentence = f"a tool of the registry {one.name!r} answered with rows that are not its own"
         trial.require(features == expected, "registries-mixed", sentence, features[:3], expected[:3])
+
+
+async def _own_making(trial: Trial, here: _One, there: _One) -> None:
+    """Ask for the same user's agent in both at once: each makes its own. Another user's house is to be filled."""
+    able = here.target.capabilities
+    if Capability.GET_OR_CREATE not in able:
+        return
+    calls = [asyncio.ensure_future(one.target.get_or_create(_MAKER, "slow")) for one in (here, there)]
+    await trial.waiting.until(lambda: here.making.inside + there.making.inside == 2 or any(one.done() for one in calls))
+    await trial.waiting.settle()
+    for one in (here, there):
+        one.making.open()
+    answers = [await attempt(trial, call, "a get_or_create in one of two registries") for call in calls]
+    entered = here.making.entered, there.making.entered
+    sentence = f"an agent was asked for in two registries at once, and their factories were called {entered} times"
+    trial.require(0 not in entered or not any(entered), "registries-mixed", sentence, *map(said, answers))
+    natives = [answer.native for answer in answers if isinstance(answer, Handle)]
+    is_one = len(natives) == 2 and natives[0] is not None and natives[0] is natives[1]
+    trial.require(not is_one, "registries-mixed", "two registries gave one user the same agent", *map(said, answers))
 
 
 async def _own_caps(trial: Trial, here: _One, there: _One) -> None:

@@ -16,6 +16,8 @@ from lab_utils.trial import Trial
 __all__ = ["strict_contexts"]
 
 _USER = "acme"
+_DEEP = 60
+"""Levels: more than a copy by recursion may go at once."""
 _PLAIN: Mapping[str, Any] = {
     "none": None,
     "numbers": [True, 7, 0.5, -(10**20)],
@@ -107,10 +109,17 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in values.items():
         yield f"{name} as a value", {"key": value}
         yield f"{name} in a list", {"key": [1, [value]]}
+        yield f"{name} within {_DEEP} lists", {"key": _within(value)}
         yield f"{name} in a tuple", {"key": (1, {"deep": (value,)})}
         if not isinstance(value, dict):
             yield f"{name} as a key", {"key": {value: 1}}
             yield f"{name} in a set", {"key": [{value}]}
+
+
+def _within(value: object) -> object:
+    for _ in range(_DEEP):
+        value = [value]
+    return value
 
 
 async def _nothing_kept(trial: Trial, ask: Any, what: str) -> None:

@@ -165,6 +165,77 @@ class StrictAtTheTopOnly(ReferenceTarget):
         check_plain({key: [] if isinstance(value, (dict, list, tuple)) else value for key, value in data.items()})
 
 
+class StrictInTheFirstFifty(ReferenceTarget):
+    """Values nested deeper than fifty levels are copied in another way, which takes anything."""
+
+    def check_plain(self, data: Mapping[str, Any]) -> None:
+        check_plain(_cut_at(dict(data), 50))
+
+
+def _cut_at(value: Any, levels: int) -> Any:
+    if not levels:
+        return None
+    if type(value) is dict:
+        return {key: _cut_at(one, levels - 1) for key, one in value.items()}
+    return [_cut_at(one, levels - 1) for one in value] if type(value) is list else value
+
+
+class OfferBinds(ReferenceTarget):
+    """An agent is bound to the first session that it is offered to, before it is asked whose it is."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        agent: Agent = handle.native
+        was_free = not agent.owned
+        try:
+            await super().adopt(user, handle)
+        finally:
+            agent.owned = agent.owned or was_free
+
+
+class RefusedOfferBinds(ReferenceTarget):
+    """An agent is bound to its user's session before there is room for it, and is refused ever after."""
+
+    def check_room(self, session: Session) -> None:
+        try:
+            super().check_room(session)
+        except Refused:
+            self.bind_offered()
+            raise
+
+    def bind_offered(self) -> None:
+        """Let the agents that are offered now have an owner."""
+        for agent in self.offered:
+            agent.owned = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered: list[Agent] = []
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        self.offered.append(handle.native)
+        try:
+            await super().adopt(user, handle)
+        finally:
+            self.offered.remove(handle.native)
+
+
+class MakingsOfTheProcess(ReferenceTarget):
+    """Agents that are being made are noted in a table of the process: another registry waits for them as its own."""
+
+    makings: ClassVar[dict[tuple[str, str, str], asyncio.Future[Handle]]] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        key = user, agent_type, thread
+        making = self.makings.get(key)
+        if making is None:
+            making = asyncio.ensure_future(super().get_or_create(user, agent_type, thread, permissions))
+            self.makings[key] = making
+            making.add_done_callback(lambda _: self.makings.pop(key, None))
+        return await asyncio.shield(making)
+
+
 class StrictTakesSubclasses(ReferenceTarget):
     """A strict context checks by isinstance, so any subclass of dict or str passes."""
 
@@ -358,4 +429,8 @@ PLANTED = (
     planted_by(StopClosesEverybody, "registries-mixed"),
     planted_by(LimitOfTheProcess, "limit-shared"),
     planted_by(LockOfTheClass, "registries-mixed"),
+    planted_by(MakingsOfTheProcess, "registries-mixed"),
+    planted_by(OfferBinds, "left-behind"),
+    planted_by(RefusedOfferBinds, "left-behind"),
+    planted_by(StrictInTheFirstFifty, "not-refused"),
 )

@@ -34,6 +34,18 @@ class SweepEndsTheBusy(ReferenceTarget):
                 agent.runs = its
 
 
+class OnlyTheNewestIsBusy(ReferenceTarget):
+    """The sweep looks at the newest agent of each type: one that was superseded as it ran is not seen."""
+
+    def is_due(self, session: Session) -> bool:
+        everybody = session.agents
+        session.agents = list({agent.recipe.agent_type: agent for agent in everybody}.values())
+        try:
+            return super().is_due(session)
+        finally:
+            session.agents = everybody
+
+
 class SweepEndsWhoMakes(ReferenceTarget):
     """The sweep spares users with a run, but ends those for whom an agent is being made."""
 
@@ -312,4 +324,5 @@ PLANTED = (
     planted_by(CancelledRunStaysBusy, "overdue"),
     planted_by(AgeRenewedByRemoval, "overdue"),
     planted_by(AgeOfTheUser, "ended-early"),
+    planted_by(OnlyTheNewestIsBusy, "busy-ended"),
 )
