@@ -407,6 +407,9 @@ CHECKS = (
                     "OneProbeForAll",
                     "OneAtATimeAfterFailures",
                     "ClosedForManyFailures",
+                    "WaitersCounted",
+                    "LockOfAlikeIds",
+                    "CancelledQuestionsCounted",
                     "RunsClosedWithTheModel",
                     "ModelClosedForGood",
                     "LimitOfAlikeIds",
@@ -444,6 +447,7 @@ CHECKS = (
                 planted=(
                     "FailedPromptAnsweredToTheNext",
                     "LastErrorForAll",
+                    "AskedAgainForTheLast",
                 ),
             ),
         ),

@@ -75,6 +75,10 @@ class _History:
             if self._plan.fault is Fault.SILENT:
                 await waiting.until(lambda: task.done() or len(self._target.prompts()) > known)  # noqa: B023
             else:
+                if fault is Fault.SERVER_ERROR:
+                    # What is asked again meanwhile is asked in its own user's name, too.
+                    await waiting.until(lambda: task.done() or len(self._target.prompts()) > known)  # noqa: B023
+                    await waiting.together(self._ask(user, _texts(user, fault)[0]) for user in self._others)
                 await asyncio.wait({task}, timeout=_ENOUGH_S)
                 self._plan.fault = None
             try:

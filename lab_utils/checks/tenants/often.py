@@ -43,6 +43,8 @@ _ONE: Final = "\ufb01na.b-c_d+e@f:g/h|i#J\u00e9,k  l"
 _BUSY: Final = (_ONE, "0042")
 _CROWD: Final = tuple(f"one-of-a-crowd-{number}" for number in range(8))
 """Customers who all fail: more than any plausible circuit breaker takes for somebody else's fault."""
+_BEGINS_S: Final = 0.1
+"""Virtual seconds in which a call comes to its customer's code, or into the line behind an earlier one."""
 _EACH: Final = 6
 """How often each of the crowd fails with each call."""
 _OWN_FAULTS: Final[Mapping[str, str]] = {
@@ -95,7 +97,8 @@ def alike_to(user: str, signs: str) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class _Way:
     """How customers call again and again. `told`: in words that go on from a number. `times`: how often, each in a
-    history of its own. `place`, `hook`: what their own code does meanwhile, and where the target calls it."""
+    history of its own. `place`, `hook`: what their own code does meanwhile, and where the target calls it.
+    `is_in_line`: behind a call of the same kind that goes on until the last of them has left."""
 
     told: str
     calls: tuple[str, ...]
@@ -104,6 +107,7 @@ class _Way:
     hook: str = ""
     needs: frozenset[Capability] = frozenset()
     is_of_crowd: bool = False
+    is_in_line: bool = False
 
     @property
     def who(self) -> str:
@@ -145,7 +149,7 @@ class _Way:
         be, and is perhaps closed to all."""
         if self.is_of_crowd:
             return _CROWD
-        return _BUSY[:1] if self.succeeds or self.place == "model" else _BUSY
+        return _BUSY[:1] if self.succeeds or self.is_in_line or self.place == "model" else _BUSY
 
 
 _TOOLS, _MODEL = frozenset({Capability.TOOLS}), frozenset({Capability.MODEL})
@@ -156,10 +160,13 @@ _WAYS: Final = (
     _Way("runs that were cancelled", ("read",), _TIMES[:1], "run", "hangs"),
     _Way("creates whose factory failed", ("create",), _TIMES[:1], "create", "raises"),
     _Way("creates that were cancelled", ("create",), _TIMES[:1], "create", "hangs"),
+    _Way("creates that were cancelled in line", ("create",), (_OFTEN,), "create", "hangs", is_in_line=True),
+    _Way("runs that were cancelled in line", ("read",), (_OFTEN,), "run", "hangs", is_in_line=True),
     _Way("creates that were refused", ("unknown type",)),
     _Way("calls of a tool that failed", ("wrong column",), needs=_TOOLS),
     _Way("calls of an unknown tool", ("unknown tool",), needs=_TOOLS),
     _Way("questions that the model failed", ("ask",), place="model", needs=_MODEL),
+    _Way("questions that were cancelled", ("ask",), _TIMES[:1], "model", "hangs", needs=_MODEL),
     _Way(
         *("ends in which a cleanup ignored its cancellation", ("leave",), _TIMES[:1], "cleanup", "ignores"),
         needs=frozenset({Capability.END}),
@@ -222,12 +229,20 @@ class _History:
             except Exception as error:
                 self._explorable(error)
         self._is_at_it = True
+        held: list[asyncio.Future[Any]] = []
         for user, times in self._often.items():
             for call in self._way.calls:
                 self._place = self._way.place_of(call)
+                if self._way.is_in_line:
+                    held.append(asyncio.ensure_future(self._call(user, call)))
                 for _ in range(times):
                     await self._call_in_vain(user, call)
         self._is_at_it = False
+        if self._way.is_in_line:
+            # Also while a call goes on that the others do not wait for.
+            await self._at_once(self._others, self._way.asked)
+        for one in held:
+            await _leave(one)
         await self._at_once(self._others, self._way.asked)
         for seconds in _LATER_S if not self._way.succeeds else ():
             await asyncio.sleep(seconds)
@@ -260,7 +275,12 @@ class _History:
                 self.still_refused = Finding("place-lost", sentence, (witness,))
 
     def _trouble(self, asked: Asked) -> Misbehaviour | None:
-        return Misbehaviour(next(self._faults)) if self._is_at_it and asked.user in self._often else None
+        if not self._is_at_it or asked.user not in self._often:
+            return None
+        if self._way.hook == "hangs":
+            self.failed += 1
+            return Misbehaviour(Fault.SLOW, pause_s=_FOREVER_S)
+        return Misbehaviour(next(self._faults))
 
     def _hook(self, place: str) -> Callable[[str], Awaitable[None]]:
         async def work(user: str) -> None:
@@ -286,12 +306,8 @@ class _History:
                 self.failed += 1
             return
         work = asyncio.ensure_future(self._call(user, call))
-        await asyncio.wait({work}, timeout=_LATE_S)
-        work.cancel()
-        await asyncio.wait({work}, timeout=_ENOUGH_S)
-        if work.done() and not work.cancelled():
-            # Nobody awaits it: without this, asyncio logs its error.
-            work.exception()
+        await asyncio.wait({work}, timeout=_BEGINS_S if self._way.is_in_line else _LATE_S)
+        await _leave(work)
 
     async def _call(self, user: str, call: str) -> Any:
         able = self._target.capabilities
@@ -358,6 +374,15 @@ class _History:
             observed.append(Observed(call, f"after more than {_LATE_S:g} s: {told}" if late else told, ids))
 
 
+async def _leave(work: asyncio.Future[Any]) -> None:
+    """Cancel a call, whatever it then ends with."""
+    work.cancel()
+    await asyncio.wait({work}, timeout=_ENOUGH_S)
+    if work.done() and not work.cancelled():
+        # Nobody awaits it: without this, asyncio logs its error.
+        work.exception()
+
+
 class _Comparison:
     """Lives each way's histories, and compares them with those in which nobody had called before, or not all of them.
 
@@ -399,7 +424,7 @@ class _Comparison:
     def _compare(self, way: _Way) -> None:
         one, *rest = way.busy
         often = dict.fromkeys(rest, way.times[0])
-        key = way.asked, way.asked_last
+        key = way.asked, way.asked_last, way.is_in_line
         if key not in self._quiet:
             self._quiet[key] = self._lived(way, {})
         alone = dict(self._quiet[key])
@@ -417,7 +442,9 @@ class _Comparison:
 
     def _differs_anyway(self, way: _Way) -> bool:
         """Whether the target does not do the same twice; then it is not blamed."""
-        differs = bool(not_interfered(self._quiet[way.asked, way.asked_last], self._lived(way, {})).findings)
+        differs = bool(
+            not_interfered(self._quiet[way.asked, way.asked_last, way.is_in_line], self._lived(way, {})).findings
+        )
         if differs:
             self.left_out.append(f"others beside {way.described}: answers differ from one history to the next")
         return differs

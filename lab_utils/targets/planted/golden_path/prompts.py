@@ -323,6 +323,40 @@ class ClientOpenedAgain(Asking):
     between = _OpeningAgain
 
 
+class _AskingAgain(Between):
+    """Asks again, once, where the model has failed, and in the name that it has noted."""
+
+    noted = ""
+
+    def name_for(self, user_id: str) -> str:
+        """The name in which a question is asked again."""
+        return self.noted
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.noted = user_id
+        try:
+            return await super().ask(user_id, prompt)
+        except LLMFailed:
+            return await super().ask(self.name_for(user_id), prompt)
+
+
+class _AskingAgainForEach(_AskingAgain):
+    def name_for(self, user_id: str) -> str:
+        return user_id
+
+
+class AskedAgainForTheLast(Asking):
+    """A question that failed is asked again in the name of whoever has asked since."""
+
+    between = _AskingAgain
+
+
+class AskedAgainForEach(Asking):
+    """The same, in the name of its own user."""
+
+    between = _AskingAgainForEach
+
+
 class _Queueing(Between):
     """Prompts wait in one line, and each call sends the first; one that failed goes back to its place."""
 
@@ -442,4 +476,5 @@ PLANTED = (
     planted_by(FailedPromptAnsweredToTheNext, "cross-user-data", twin=FailedPromptTakenOut),
     planted_by(LastErrorForAll, "canary-in-error", twin=LastErrorForEach),
     planted_by(OneQuestionAtATime, "waits-for-other", twin=OneQuestionOfEachUser),
+    planted_by(AskedAgainForTheLast, "cross-user-prompt", twin=AskedAgainForEach),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import unicodedata
 import zlib
@@ -129,6 +130,81 @@ class OneAtATimeAfterFailures(ReferenceTarget):
             return answer
         finally:
             self.probing = self.probing and not is_probe
+
+
+class WaitersCounted(ReferenceTarget):
+    """At most a hundred creates may wait for earlier ones of their users; one that is cancelled in line stays
+    counted."""
+
+    waiting = 0
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        if self.waiting >= 100:
+            raise Refused(Refusal.CAPACITY, "too many creates wait")
+        self.waiting += 1
+        async with self.lock_of(context.user):
+            self.waiting -= 1
+        return await super().create_with(recipe, context, connect)
+
+
+class WaitersCountedOff(WaitersCounted):
+    """The same, where each is counted off, whatever becomes of it."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        if self.waiting >= 100:
+            raise Refused(Refusal.CAPACITY, "too many creates wait")
+        self.waiting += 1
+        try:
+            async with self.lock_of(context.user):
+                pass
+        finally:
+            self.waiting -= 1
+        return await ReferenceTarget.create_with(self, recipe, context, connect)
+
+
+class LockOfAlikeIds(ReferenceTarget):
+    """Creates of users whose ids differ in case alone wait for each other."""
+
+    def lock_of(self, user: str) -> Any:
+        return super().lock_of(user.lower())
+
+
+class _CountsTheCancelled(Between):
+    """Takes the model for broken when five questions in a row were given up."""
+
+    given_up = 0
+
+    def counted(self, user_id: str) -> bool:
+        """Whether a question that is given up counts."""
+        return True
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        if self.given_up >= 5:
+            raise LLMFailed("the model is not asked any more")
+        try:
+            answer = await super().ask(user_id, prompt)
+        except asyncio.CancelledError:
+            self.given_up += self.counted(user_id)
+            raise
+        self.given_up = 0
+        return answer
+
+
+class _CountsNoneOfThem(_CountsTheCancelled):
+    def counted(self, user_id: str) -> bool:
+        return False
+
+
+class CancelledQuestionsCounted(Asking):
+    """Five questions in a row whose callers went away close the model to everybody, as five failures would."""
+
+    between = _CountsTheCancelled
+
+
+class CancelledQuestionsForgotten(Asking):
+    """The same, where they do not count."""
+
+    between = _CountsNoneOfThem
 
 
 class ClosedForManyFailures(ReferenceTarget):
@@ -413,4 +489,7 @@ PLANTED = (
     planted_by(EventsOfTheTenant, "interference", twin=EventsOfEachUser),
     planted_by(UnfinishedOfAll, "interference", twin=UnfinishedOfEachUser),
     planted_by(UnfinishedKeptCounted, "place-lost", twin=UnfinishedOfEachUser),
+    planted_by(LockOfAlikeIds, "interference"),
+    planted_by(WaitersCounted, "interference", twin=WaitersCountedOff),
+    planted_by(CancelledQuestionsCounted, "interference", twin=CancelledQuestionsForgotten),
 )
