@@ -50,6 +50,14 @@ async def _long_running(trial: Trial) -> None:
             await work(1, tools=False)
             await resident.run(kept, write_note(_RESIDENT, number))
             await attempt(resident, resident.create("flaky"))
+            if resident.can(Capability.EVENTS):
+                # A device that comes and goes, while an agent that was there before speaks to it.
+                device = hunt.target.subscribe(_RESIDENT)
+                await resident.run(kept, Command("think", {"thoughts": ["one"]}))
+                await device.close()
+                del device
+            if resident.can(Capability.MODEL):
+                await resident.run(kept, Command("ask", {"text": "What now?"}))
             for place in range(_VISITORS):
                 visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor {number:09d}/{place}")
                 if place and visitor.can(Capability.GET_OR_CREATE):
@@ -113,6 +121,8 @@ CHECKS = (
             "TimesInArray",
             "SampleOfSessions",
             "ReceiptsKept",
+            "DroppedClientsCounted",
+            "AnswersKept",
         ),
         uses=frozenset(
             {
@@ -123,6 +133,7 @@ CHECKS = (
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
+                Capability.MODEL,
                 Capability.PARTS,
                 Capability.REMOVE,
                 Capability.TOOLS,

@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from array import array
+from typing import Any
 
+from lab_utils.target import Subscription
 from lab_utils.targets.planted.base import planted_by
+from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
+from registry import Completion, Prompt
 
 __all__ = ["PLANTED"]
 
@@ -104,10 +108,42 @@ class CallsItselfAgain(ReferenceTarget):
         self.stopped = True
 
 
+class DroppedClientsCounted(ReferenceTarget):
+    """A session notes the number of each client that has come, and never looks whether it is there still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = array("d")
+
+    def subscribe(self, user: str) -> Subscription:
+        self.numbers.append(len(self.numbers) / 7)
+        return super().subscribe(user)
+
+
+class _Recalling(Between):
+    """Keeps its answers, for a page on the quality of the model that was never written."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.answers: list[Completion] = []
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.answers.append(answer := await super().ask(user_id, prompt))
+        return answer
+
+
+class AnswersKept(Asking):
+    """The module in front of the model keeps every answer."""
+
+    between = _Recalling
+
+
 PLANTED = (
     planted_by(TimesInArray, "memory-growth"),
     planted_by(SampleOfSessions, "memory-growth"),
     planted_by(ReceiptsKept, "object-growth"),
     planted_by(SocketLeft, "leaked-socket"),
     planted_by(CallsItselfAgain, "leaked-handle"),
+    planted_by(DroppedClientsCounted, "memory-growth"),
+    planted_by(AnswersKept, "object-growth"),
 )
