@@ -105,8 +105,8 @@ def _service_checks(file: str, allow_hosts: Sequence[str]) -> None:
         _paragraph(f"RUNS, with {', '.join(word for word in words if service.may(word))}")
         if absent := [word for word in words if not service.may(word)]:
             _paragraph(f"left out, for the file does not map it: {', '.join(absent)}")
-        if check.name == "service_access_denial" and service.only_owner and service.identity.without_expiry:
-            _paragraph(f"left out: {service.identity.without_expiry}")
+        if left_out := act.without(service):
+            _paragraph(f"left out: {left_out}")
     print(f"\n{running} of {len(checks)} checks run on {shown(service.name)}")
 
 

@@ -51,7 +51,11 @@ class _Attacker:
     anomaly: str = ""
 
 
-@needing(unless=nothing_to_ask, uses=("write", "read", "total", "add", "run", "list", "stream", "end"))
+@needing(
+    uses=("write", "read", "total", "add", "run", "list", "stream", "end"),
+    unless=nothing_to_ask,
+    without=lambda service: service.identity.without_expiry if service.only_owner else "",
+)
 async def denial(stage: Stage) -> None:
     """Another user, nobody, and bearers of expired and forged tokens try each word on the owner's session."""
     service = stage.target.service

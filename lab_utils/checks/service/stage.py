@@ -49,13 +49,15 @@ class Act:
     """A check's body: `work` on a stage, whose server is started only where the check applies.
 
     It is unknown where the owner's own requests do not work. `words`: all of these the file must map; `uses`: those
-    with which more is tried; `unless`: returns the reason why the check does not apply to this file, or "".
+    with which more is tried; `unless`: returns the reason why the check does not apply to this file, or ""; `without`:
+    returns the part that it leaves out on this file for another reason than a word, or "".
     """
 
     work: Callable[[Stage], Awaitable[None]]
     words: tuple[str, ...]
     uses: tuple[str, ...]
     unless: Callable[[ServiceFile], str]
+    without: Callable[[ServiceFile], str]
 
     def lacks(self, service: ServiceFile) -> str:
         """The reason why the check does not apply to this file; "" where it does."""
@@ -83,10 +85,13 @@ class Act:
 
 
 def needing(
-    *words: str, uses: tuple[str, ...] = (), unless: Callable[[ServiceFile], str] = lambda _: ""
+    *words: str,
+    uses: tuple[str, ...] = (),
+    unless: Callable[[ServiceFile], str] = lambda _: "",
+    without: Callable[[ServiceFile], str] = lambda _: "",
 ) -> Callable[[Callable[[Stage], Awaitable[None]]], Act]:
     """Make a check's body of a function on a stage."""
-    return lambda work: Act(work, words, uses, unless)
+    return lambda work: Act(work, words, uses, unless, without)
 
 
 def nothing_to_ask(service: ServiceFile) -> str:
