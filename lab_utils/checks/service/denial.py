@@ -43,6 +43,11 @@ _ANOMALIES = {
     "end": "ended-by-another",
 }
 
+_SHOWN_BY_IDS = frozenset(
+    {"IdsWithoutCase", "KeyWithoutSeparator", "KeyWithHyphen", "IdsAsNumbers", "IdsCut", "EndByPattern"}
+)
+"""Planted services whose defect shows in ids: these come first there, before tokens that must expire."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Attacker:
@@ -63,6 +68,9 @@ async def denial(stage: Stage) -> None:
     if not service.may("write", "read"):
         await _runs(stage, owner, other)
         return
+    are_ids_first = stage.trial.target_name in _SHOWN_BY_IDS
+    if are_ids_first:
+        await _ids(stage, owner, other)
     await owner.opened_with_value()
     await other.opened_with_value()
     attempts: list[Attempt] = []
@@ -89,7 +97,8 @@ async def denial(stage: Stage) -> None:
         attempts += _judged(stage, await _outlived(stage, owner))
     if words:
         stage.trial.judge(denied(attempts))
-    await _ids(stage, owner, other)
+    if not are_ids_first:
+        await _ids(stage, owner, other)
 
 
 def _judged(stage: Stage, attempts: Sequence[Attempt]) -> list[Attempt]:
