@@ -4,6 +4,7 @@ doing. A timer that stays is still a leak."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -135,9 +136,13 @@ class RunsRemembered(ReferenceTarget):
 class SomeRunsNeverForgotten(RunsRemembered):
     """Each tenth of these timers is set for a day."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers = itertools.count(1)
+
     @property
     def moment_s(self) -> float:  # type: ignore[override]
-        return 86_400.0 if next(self._numbers) % 10 == 0 else 0.03
+        return 86_400.0 if next(self.timers) % 10 == 0 else 0.03
 
 
 CHECKS = ("long_running_session_resource_management", "memory_usage_validation_during_concurrent_operations")
