@@ -295,6 +295,7 @@ CHECKS = (
             "MailAddressesFolded",
             "DigitsReadAsNumbers",
             "WildcardTopics",
+            "EndsByPattern",
             "MailboxesWithoutThreads",
         ),
         uses=frozenset(

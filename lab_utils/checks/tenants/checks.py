@@ -95,21 +95,32 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
     """Let agents of a few users write notes of all sizes at once, and fail in between. Each must go on after a failed
     run, carry each run out once, and hold every note as it was written."""
     begun: Counter[str] = Counter()
-    target = await trial.target([Recipe("notebook", on_run=counted(begun))])
+    # Others write while a run is under way that will fail.
+    target = await trial.target([Recipe("notebook", on_run=counted(begun, lambda _: asyncio.sleep(0)))])
 
-    async def keep(user: str) -> None:
+    async def keep(place: int, user: str) -> None:
         owner = trial.client(target, f"writer {user}", user)
         notebook = await owner.create("notebook")
         notes = {f"note {number:02}": _note(user, number) for number in range(_NOTES)}
+        # Nobody waits for this one, and nobody has asked for it again.
+        given_up = asyncio.ensure_future(owner.run(notebook, Command("read", {"key": "nothing yet"})))
+        for _ in range(_A_FEW_TURNS):
+            if not (begun[user] or given_up.done()):
+                await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait({given_up})
+        if not given_up.cancelled():
+            given_up.exception()
         for number, (key, value) in enumerate(notes.items()):
-            if number % _FAILS_EVERY == _FAILS_EVERY - 1:
+            fails = (number + place) % _FAILS_EVERY == _FAILS_EVERY - 1
+            if fails:
                 with suppress(Exception):
                     await owner.run(notebook, Command("fail", {"message": "between two notes"}))
             try:
                 await owner.run(notebook, Command("write", {"key": key, "value": value}))
             except Exception as error:
                 failed = trial.history.where(user=user, action="run:fail")[-1:]
-                anomaly = "next-call-fails" if number % _FAILS_EVERY == _FAILS_EVERY - 1 else "failed-operation"
+                anomaly = "next-call-fails" if fails else "failed-operation"
                 sentence = f"a write of {user!r} failed with {type(error).__name__}: {error}"
                 trial.find(anomaly, sentence, *failed, *trial.history.where(user=user)[-1:])
                 return
@@ -131,7 +142,7 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
             shown += [f"{how}: {values[key]!r:.200}" for key in wrong[:1]]
             trial.require(not wrong, "wrong-answer", sentence, *shown)
         asked = sum(op.client == owner.name and op.action.startswith("run:") for op in trial.history.where(user=user))
-        sentence = f"the agent of {user!r} began {begun[user]} runs, and was asked for {asked}, some of which failed"
+        sentence = f"the agent of {user!r} began {begun[user]} runs and was asked for {asked}, some failed or cancelled"
         trial.require(begun[user] <= asked, "ran-again", sentence)
         if owner.can(Capability.END):
             # A store that folds its old changes may keep these and delete the new ones alone.
@@ -140,7 +151,7 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
             sentence = f"{user!r} wrote {_NOTES} notes and left, and their next session recalls {len(back)} of them"
             trial.require(not back, "old-life-read", sentence, f"recalled: {[*back]}")
 
-    for answer in await trial.waiting.together(keep(user) for user in users):
+    for answer in await trial.waiting.together(keep(place, user) for place, user in enumerate(users)):
         if isinstance(answer, BaseException):
             raise answer
     await trial.stop(target)
@@ -364,11 +375,13 @@ CHECKS = (
             "RefusesUnderLoad",
             "RetriesUpdates",
             "RetriesFailedRuns",
+            "RetriesCancelledRuns",
             "ConflictAfterWriting",
             "LastComesFirst",
             "WindowOfChanges",
             "SnapshotStays",
             "OneLockForRuns",
+            "FailureRestoresAll",
             "BrokenByFailure",
             "TextsCut",
         ),

@@ -474,6 +474,18 @@ class WildcardTopics(OneThread):
         return made
 
 
+class EndsByPattern(OneThread):
+    """An end deletes the sessions whose user is like the one it is given, and takes `%` in an id for any letters."""
+
+    async def end(self, user: str) -> EndReport:
+        name, wild, rest = str(user).partition("%")
+        alike = [one for one in self.sessions if one.startswith(name) and one.endswith(rest)] if wild else []
+        for other in alike:
+            if other != user:
+                await super().end(other)
+        return await super().end(user)
+
+
 class MailboxesWithoutThreads(OneThread):
     """User ids that are mail addresses are kept without tags, in a registry that has no threads."""
 
@@ -510,6 +522,7 @@ PLANTED = (
     planted_by(CreatesInFlightOfUser, "joined-key", twin=CreatesInFlight),
     planted_by(CreatesInFlightByMailbox, "merged-identity", twin=CreatesInFlight),
     planted_by(QuestionsWaitingByMailbox, "merged-identity", twin=QuestionsWaiting),
+    planted_by(EndsByPattern, "merged-identity", twin=OneThread),
     planted_by(WildcardTopics, "merged-identity", twin=OneThread),
     planted_by(MailboxesWithoutThreads, "merged-identity", twin=OneThread),
 )

@@ -147,6 +147,24 @@ class StripedLocks(ReferenceTarget):
         return [*super().trusted(), *self.stripes]
 
 
+class FailureRestoresAll(ReferenceTarget):
+    """A run that fails restores every memory as it was when that run began, other users' too."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        agents = [agent for session in self.sessions.values() for agent in session.agents]
+        before = [(agent, copy.deepcopy(agent.memory)) for agent in agents]
+        try:
+            return await super().run(handle, command)
+        except RuntimeError:
+            for agent, memory in before:
+                agent.memory.clear()
+                agent.memory.update(memory)
+            raise
+        finally:
+            # Its error holds this frame.
+            del agents, before
+
+
 class StoreOfMemories(ReferenceTarget):
     """Right: it keeps memories, and has neither tools nor events."""
 
@@ -221,6 +239,23 @@ class RetriesFailedRuns(ReferenceTarget):
             return await super().run(handle, command)
         except RuntimeError:
             return await super().run(handle, command)
+
+
+class RetriesCancelledRuns(ReferenceTarget):
+    """A run whose caller is cancelled is carried out again in the background, as if nothing of it had taken effect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again: set[asyncio.Task[Any]] = set()
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            again = asyncio.create_task(super().run(handle, command))
+            self.again.add(again)
+            again.add_done_callback(self.again.discard)
+            raise
 
 
 class SharedToolCache(ReferenceTarget):
@@ -395,6 +430,7 @@ PLANTED = (
     planted_by(LastComesFirst, "run-order"),
     planted_by(WindowOfChanges, "lost-write"),
     planted_by(SnapshotStays, "old-life-read"),
+    planted_by(FailureRestoresAll, "lost-write"),
     planted_by(OneLockForRuns, "waits-for-other", twin=StoreOfMemories),
     planted_by(EvictedUnsaved, "lost-write"),
     planted_by(BrokenByFailure, "next-call-fails"),
@@ -403,6 +439,7 @@ PLANTED = (
     planted_by(RetriesUpdates, "phantom-update"),
     planted_by(ConflictAfterWriting, "phantom-update"),
     planted_by(RetriesFailedRuns, "ran-again"),
+    planted_by(RetriesCancelledRuns, "ran-again"),
     planted_by(SharedToolCache, "cross-user-data"),
     planted_by(GlobalEventNumbers, "interference"),
     planted_by(QuotaOfAll, "interference"),
