@@ -509,6 +509,7 @@ CHECKS = (
                     "QuestionsNumberedAnew",
                     "AnswersInTheMailbox",
                     "EqualQuestionsCancelled",
+                    "PlaceAtTheModelKept",
                 ),
             ),
             Part("clients over sockets that leave", _unlogged(judge_left_socket), planted=("RedeliveredToTheNext",)),

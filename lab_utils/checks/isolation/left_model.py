@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -11,7 +11,7 @@ from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.registration.teardown import RUNS
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.standin import Fault, Misbehaviour
-from lab_utils.target import Capability, Command, Handle, Recipe, Target
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import is_checks_own
 from lab_utils.values.canaries import Writers
@@ -27,6 +27,8 @@ _FAULTS = {
 }
 """How the server treats who will leave, and that in words."""
 _MOST_TURNS = 30
+_OFTEN = 24
+"""How many questions one user leaves in a row: more than any plausible number of places of one user at a model."""
 _SAME = "Which words tell that a line is slow?"
 """A question without anybody's data."""
 _Leave = Callable[[Target, Handle, "asyncio.Future[Any]"], Awaitable[None]]
@@ -52,7 +54,7 @@ async def judge_left_model(trial: Trial) -> None:
     left, there, new = users_of(trial.seed)
     plan = _Plan(left)
     try:
-        target = await trial.target([Recipe("helper")], llm="http", llm_plan=plan)
+        target = await trial.target([Recipe("helper"), Recipe("second")], llm="http", llm_plan=plan)
     except ImportError as error:
         trial.leave_out(f"{what}, which needs a missing package: {error}")
         return
@@ -99,20 +101,15 @@ async def judge_left_model(trial: Trial) -> None:
                         answer = await _ask(trial, target, handles[left], number := next(numbers))
                         is_new = leave is _end
                         is_well = _judge_own(trial, left, before[left], answer, happened, number, is_new=is_new)
-                except Stuck as stuck:
-                    trial.find_failure(stuck, "next-call-fails" if user == left else "capacity-lost")
-                    return
                 except Exception as error:
-                    if is_checks_own(error):
-                        raise
-                    anomaly = "next-call-fails" if user == left else "bystander-harmed"
-                    met = f"{type(error).__name__}: {error}"
-                    trial.find(anomaly, f"{user!r} asks the model, and meets {met}, after {happened}", repr(error))
+                    _find_unanswered(trial, user, left, happened, error)
                     return
                 if not is_well:
                     return
                 asked += 1
     if not await _equal_questions(trial, target, plan, handles[left], handles[there]):
+        return
+    if not await _left_often(trial, target, plan, [handles[user] for user in (left, there, new)], numbers):
         return
     sent = (Sent(one.number, one.user, one.whole) for one in target.prompts())
     trial.judge(own_prompts(sent, (left, there, new)))
@@ -141,6 +138,61 @@ async def _equal_questions(trial: Trial, target: Target, plan: _Plan, left: Hand
         f"{there.user!r} asked the same as one who left, and was answered otherwise",
     )
     return trial.require(answer == before, "interference", sentence, f"before: {before}", f"after:  {answer}")
+
+
+async def _left_often(
+    trial: Trial, target: Target, plan: _Plan, handles: Sequence[Handle], numbers: Iterator[int]
+) -> bool:
+    """Let the first of the users leave question after question to a model that is silent, each as the next has been
+    asked. Return whether everybody is answered afterwards."""
+    left, happened = handles[0].user, f"{handles[0].user!r} left {_OFTEN} questions that the model did not answer"
+    two = handles[0], await trial.waiting.ends(target.create(left, "second"), f"a create of {left!r}")
+    plan.fault = "silent"
+    before: asyncio.Future[Any] | None = None
+    for place in range(_OFTEN):
+        known = len(target.prompts())
+        asked = asyncio.ensure_future(_question(target, two[place % 2], next(numbers)))
+        # It is under way beside the one before, or waits for it.
+        await trial.waiting.settle(_MOST_TURNS)
+        await _give_up(trial, before)
+        if not await trial.waiting.until(lambda: asked.done() or len(target.prompts()) > known):  # noqa: B023
+            await _give_up(trial, asked)
+            sentence = f"a question of {left!r} does not reach the model, after the user has left {place} others"
+            trial.find("next-call-fails", sentence, f"the model has had {known} questions")
+            return False
+        before = asked
+    await _give_up(trial, before)
+    plan.fault = ""
+    for handle in (*handles[1:], handles[0]):
+        try:
+            await _ask(trial, target, handle, next(numbers))
+        except Exception as error:
+            # The user may be refused for a while.
+            if handle is not handles[0] or getattr(error, "kind", None) is not Refusal.CAPACITY:
+                _find_unanswered(trial, handle.user, left, happened, error)
+                return False
+    return True
+
+
+async def _give_up(trial: Trial, question: asyncio.Future[Any] | None) -> None:
+    if question is not None:
+        question.cancel()
+        await trial.waiting.ends(asyncio.wait({question}), "a question that was left")
+        if not question.cancelled():
+            # Nobody awaits it: without this, asyncio logs its error.
+            question.exception()
+
+
+def _find_unanswered(trial: Trial, user: str, left: str, happened: str, error: Exception) -> None:
+    """A finding: a question was not answered after what happened to one who `left`."""
+    if isinstance(error, Stuck):
+        trial.find_failure(error, "next-call-fails" if user == left else "capacity-lost")
+        return
+    if is_checks_own(error):
+        raise error
+    anomaly = "next-call-fails" if user == left else "bystander-harmed"
+    met = f"{type(error).__name__}: {error}"
+    trial.find(anomaly, f"{user!r} asks the model, and meets {met}, after {happened}", repr(error))
 
 
 async def _begun_anew(trial: Trial, target: Target, user: str) -> Handle:

@@ -275,6 +275,37 @@ class EqualQuestionsCancelled(EqualQuestionsAreOne):
     between = _EqualQuestionsCancelled
 
 
+class _InLine(Between):
+    """Four questions of a user are under way at most, the others wait in line. A line that is empty is forgotten."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.places: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(4))
+        self.asked: Counter[str] = Counter()
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.asked[user_id] += 1
+        try:
+            await self.places[user_id].acquire()
+            try:
+                answer = await super().ask(user_id, prompt)
+            except Exception:
+                self.places[user_id].release()
+                raise
+            self.places[user_id].release()
+            return answer
+        finally:
+            self.asked[user_id] -= 1
+            if not self.asked[user_id]:
+                del self.places[user_id], self.asked[user_id]
+
+
+class PlaceAtTheModelKept(Asking):
+    """A question that is cancelled keeps its user's place at the model: after four of them the next waits for ever."""
+
+    between = _InLine
+
+
 class _Echo(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         for line in self.rfile:
@@ -384,4 +415,5 @@ PLANTED = (
     planted_by(QuestionsNumberedAnew, "old-life-read"),
     planted_by(AnswersInTheMailbox, "wrong-answer"),
     planted_by(EqualQuestionsCancelled, "cancelled-others"),
+    planted_by(PlaceAtTheModelKept, "next-call-fails"),
 )

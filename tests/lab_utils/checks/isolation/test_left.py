@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 
 from lab_utils.checks.isolation import left_model, left_socket, scene
 from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.registration.teardown import RUNS
 from lab_utils.runner import run_check
-from lab_utils.target import Capability, Command, Handle
+from lab_utils.target import Capability, Command, Handle, Refusal, Refused
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
@@ -36,6 +38,7 @@ FOUND = {
     "AnswersInTheMailbox": {"wrong-answer"},
     "QuestionsNumberedAnew": {"old-life-read"},
     "EqualQuestionsCancelled": {"cancelled-others"},
+    "PlaceAtTheModelKept": {"next-call-fails"},
 }
 
 
@@ -116,3 +119,24 @@ def test_answers_that_come_whole_are_left_as_well() -> None:
     assert {measured.metric: measured.value for measured in trial.measurements}[
         "questions after a model was left"
     ] == 32
+
+
+class RefusesAfterManyAreLeft(AgentRegistryTarget):
+    """A user who has left ten questions is refused more for a while."""
+
+    left = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if command.action == "ask" and self.left >= 10 and handle.user == users_of(1)[0]:
+            raise Refused(Refusal.CAPACITY, "ten questions were left")
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+
+
+def test_a_user_may_be_refused_for_a_while_after_leaving_many_questions() -> None:
+    trial = Trial(RefusesAfterManyAreLeft, {}, 1, stuck_after=5.0)
+    verdict = conducted(trial, judge_left_model(trial))
+    assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
