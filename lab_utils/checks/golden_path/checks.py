@@ -17,6 +17,9 @@ from lab_utils.values.canaries import word
 
 __all__ = ["CHECKS"]
 
+_MOST_TURNS = 40
+"""Turns of the loop in which a plan has ended after its last step's hook."""
+
 
 async def _supervision(trial: Trial) -> None:
     await _order_and_overlap(trial)
@@ -24,6 +27,7 @@ async def _supervision(trial: Trial) -> None:
     await _failure(trial)
     await _time_out(trial)
     await _cancellation(trial)
+    await _late_cancellation(trial)
     await _own_failures(trial)
     await judge_histories(trial, _LIMITS, "plans, each step of which had its own time")
     await judge_others_plans(trial)
@@ -145,6 +149,34 @@ async def _cancellation(trial: Trial) -> None:
     trial.require(handle.user == "ada", "wrong-answer", "the next call after a cancelled plan went wrong", handle)
 
 
+async def _late_cancellation(trial: Trial) -> None:
+    """Cancel plans while their last step ends, each a turn of the loop later: as long as a plan can be cancelled, its
+    caller gets the cancellation."""
+    plan = (PlannedStep("first", "first"), PlannedStep("last", "last", ("first",)))
+    running: list[asyncio.Future[Any]] = []
+    accepted: list[bool] = []
+
+    def cancel(turns: int) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(cancel, turns - 1)
+        else:
+            accepted.append(running[-1].cancel())
+
+    async def on_last(_: str) -> None:
+        cancel(len(accepted))
+
+    target = await _supervised(trial, {"last": on_last})
+    for turns in range(_MOST_TURNS):
+        running.append(asyncio.ensure_future(trial.timed(target.supervise("ada", plan))))
+        await _ended(trial, running[-1])
+        if len(accepted) <= turns or not accepted[-1]:
+            break
+        sentence = f"a caller who was cancelled {turns} turns of the loop after the plan's last step got its report"
+        if not trial.require(running[-1].cancelled(), "cancellation-lost", sentence, running[-1]):
+            break
+    trial.measure("plans cancelled as they ended", len(accepted), "plans")
+
+
 async def _own_failures(trial: Trial) -> None:
     """Plans with the same steps fail one after another, each with an error of its own."""
     words: dict[str, str] = {}
@@ -260,6 +292,7 @@ CHECKS = (
             "FailedPlansResumed",
             "PlansResumedByAnyone",
             "StepAgentsLeft",
+            "ReportInPlaceOfCancellation",
         ),
         uses=frozenset({Capability.GET_OR_CREATE, Capability.MODEL, Capability.POPULATION}),
         needs=frozenset({Capability.SUPERVISION}),

@@ -284,6 +284,22 @@ class CancelledPlanLeavesSteps(OwnSupervisor):
         self.stop_after("cancelled", tasks)
 
 
+class ReportInPlaceOfCancellation(OwnSupervisor):
+    """A plan that is cancelled as its last step ends returns its report, and its caller goes on."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        working = asyncio.ensure_future(super().supervise(user, plan))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            if working.done():
+                return working.result()
+            working.cancel()
+            await asyncio.wait({working})
+            raise
+
+
 class OutputsByStepName(OwnSupervisor):
     """The outputs of steps are kept by the step's name, for the plans of all users."""
 
@@ -480,6 +496,7 @@ PLANTED = (
     planted_by(ResultsForAll, "result-leak"),
     planted_by(TimeOutLeavesSiblings, "sibling-not-cancelled", twin=OwnSupervisor),
     planted_by(CancelledPlanLeavesSteps, "orphaned-step", twin=OwnSupervisor),
+    planted_by(ReportInPlaceOfCancellation, "cancellation-lost", twin=OwnSupervisor),
     planted_by(OutputsByStepName, "cross-user-data", twin=OwnSupervisor),
     planted_by(OutputsByUser, "wrong-answer", twin=OwnSupervisor),
     planted_by(CancelledPlanStopsAnother, "plan-failed", twin=OwnSupervisor),
