@@ -30,7 +30,8 @@ _SLOW_S: Final = 0.05
 IS_SLOW: Final = "The target is slow"
 """How the note begins that says so."""
 _LABS_TARGETS: Final = "/lab_utils/targets/"
-_LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
+_LABS_OWN: Final = (f"{_LABS_TARGETS}lab_agent.py", f"{_LABS_TARGETS}loading.py")
+"""The agent that the lab hands over; and what the thread that watches the loop calls, which may have begun only now."""
 _SENT: Final = "sent to a run"
 _SHOWN: Final = 4
 _TRIES: Final = 3
@@ -262,7 +263,7 @@ def _files_called() -> Iterator[set[str]]:
 
 def _name_own_book(trial: Trial, target: Target, files: set[str]) -> None:
     own = getattr(sys.modules.get(type(target).__module__), "__file__", None) or ""
-    others = {file for file in files if (_LABS_TARGETS in file and not file.endswith(_LABS_AGENT)) or is_theirs(file)}
+    others = {file for file in files if (_LABS_TARGETS in file and not file.endswith(_LABS_OWN)) or is_theirs(file)}
     if not own or not is_theirs(own):
         return
     if not others - {own}:

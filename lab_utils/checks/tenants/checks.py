@@ -385,7 +385,7 @@ CHECKS = (
             "BrokenByFailure",
             "TextsCut",
         ),
-        uses=frozenset({Capability.RUN_ORDER}),
+        uses=frozenset({Capability.END, Capability.RUN_ORDER}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     Check(
