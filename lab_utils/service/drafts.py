@@ -213,6 +213,11 @@ def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+def _apart(name: str) -> str:
+    """A name whose words are joined by capitals, with lines between them."""
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name)
+
+
 @dataclass(frozen=True, slots=True)
 class _Described:
     """The operations of a description, as requests of a service file."""
@@ -291,7 +296,7 @@ class _Described:
             if key[0] not in ("POST", "PATCH") or reader not in uses or self.text_of(key):
                 continue
             given, read = self.numbers(self.body(key)), self.numbers(self.answer(reader))
-            if given and read and any(map(_COUNTS.search, (_last(key[1]), given[0], read[0]))):
+            if given and read and any(_COUNTS.search(_apart(name)) for name in (_last(key[1]), given[0], read[0])):
                 return (key, given[0], next(iter(self.numbers(self.answer(key))), "")), (reader, read[0])
         return None
 
@@ -315,7 +320,7 @@ class _Described:
     def login(self) -> dict[str, Any]:
         """The request that takes a name and a password and answers with a token; empty without one."""
         for key in self.operations:
-            if key[0] != "POST" or "{" in key[1] or not _LOGINS.search(_last(key[1])):
+            if key[0] != "POST" or "{" in key[1] or not _LOGINS.search(_apart(_last(key[1]))):
                 continue
             operation = self.document["paths"][key[1]]["post"]
             content = self.resolved(operation.get("requestBody", {})).get("content", {})

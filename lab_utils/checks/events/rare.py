@@ -24,7 +24,7 @@ _DEVICES = 12
 """Clients of one user at once."""
 _THOUGHTS: Final = ("", "again", "again", " ", "0", "null", "")
 _MESSAGES: Final = ("short", "", "long: " + "many words " * 100)
-"""Texts of errors; of a very long one a target may send a part."""
+"""Texts of errors, each of which is sent whole."""
 _ORDERS: Final = (
     ("create", "attach", "attach", "connect"),
     ("attach", "create", "attach", "connect"),

@@ -26,7 +26,8 @@ _FAULTS = {
     "silent": "does not answer",
 }
 """How the server treats who will leave, and that in words."""
-_MOST_TURNS = 30
+_MOST_TURNS = (30, 15, 5, 2, 1)
+"""Turns of the loop within which a question is left; one that was answered before is asked again, and left sooner."""
 _OFTEN = 24
 """How many questions one user leaves in a row: more than any plausible number of places of one user at a model."""
 _SAME = "Which words tell that a line is slow?"
@@ -80,10 +81,14 @@ async def judge_left_model(trial: Trial) -> None:
                 handles[left] = await _begun_anew(trial, target, left)
             plan.fault = fault
             number = next(numbers)
-            place, answered = await _leave(trial, target, handles[left], number, leave)
-            happened = f"{left!r} left a model that {words}, {place}"
-            if answered and not _judge_own(trial, left, before[left], answered, f"{left!r} had left one", number):
-                return
+            for most_turns in _MOST_TURNS if leave is _cancel else _MOST_TURNS[:1]:
+                place, answered = await _leave(trial, target, handles[left], number, leave, most_turns)
+                happened = f"{left!r} left a model that {words}, {place}"
+                if not answered:
+                    break
+                if not _judge_own(trial, left, before[left], answered, f"{left!r} had left one", number):
+                    return
+                number = next(numbers)
             # The first who asks again may receive what was left: a stranger where one was cancelled, else their next
             # session.
             order = (there, new, there, left) if leave is _cancel else (left, there, new, there)
@@ -153,7 +158,7 @@ async def _left_often(
         known = len(target.prompts())
         asked = asyncio.ensure_future(_question(target, two[place % 2], next(numbers)))
         # It is under way beside the one before, or waits for it.
-        await trial.waiting.settle(_MOST_TURNS)
+        await trial.waiting.settle(_MOST_TURNS[0])
         await _give_up(trial, before)
         if not await trial.waiting.until(lambda: asked.done() or len(target.prompts()) > known):  # noqa: B023
             await _give_up(trial, asked)
@@ -201,13 +206,15 @@ async def _begun_anew(trial: Trial, target: Target, user: str) -> Handle:
     return await trial.waiting.ends(target.create(user, "helper"), f"a create of {user!r}")
 
 
-async def _leave(trial: Trial, target: Target, handle: Handle, number: int, leave: _Leave) -> tuple[str, str]:
+async def _leave(
+    trial: Trial, target: Target, handle: Handle, number: int, leave: _Leave, most_turns: int
+) -> tuple[str, str]:
     """Ask, and leave once the server has the question, some turns of the loop later. Return when that was, and the
     answer, "" if there was none yet."""
     known = len(target.prompts())
     task = asyncio.ensure_future(_question(target, handle, number))
     await trial.waiting.until(lambda: task.done() or len(target.prompts()) > known)
-    turns = trial.rng.randrange(_MOST_TURNS)
+    turns = trial.rng.randrange(most_turns)
     await trial.waiting.settle(turns)
     await trial.waiting.ends(leave(target, handle, task), f"the end of {handle.user!r}")
     await trial.waiting.ends(asyncio.wait({task}), "a question that was left")

@@ -9,11 +9,13 @@ from typing import Any
 
 from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
-from lab_utils.trial import Trial
+from lab_utils.trial import Trial, loops
 from lab_utils.trial.faults import NO_CLEANUPS, Failure, Gate, OnlyFor, counted
 
 __all__ = ["age_ends", "idle_ends"]
 
+_MAKES_S = 0.5
+"""Seconds of the real loop within which a create ends that waits for nobody."""
 _IDLE_S = 100.0
 _AGE_S = 1_000.0
 _USED = Command("write", {"key": "memo", "value": "of a life before"})
@@ -228,9 +230,15 @@ async def _idle(trial: Trial) -> None:
 
 
 async def _superseded(scene: _Scene, user: str) -> None:
-    """Make another agent of the type of the one that runs, which is found no more, and runs on."""
+    """Make another agent of the type of the one that runs, which is found no more, and runs on. A create that waits for
+    its user's run is given up."""
     if "create" in scene.uses():
-        await scene.use_by("create", user)
+        making = asyncio.ensure_future(scene.use_by("create", user))
+        if await loops.done_in(_MAKES_S, {making}):
+            making.cancel()
+            await asyncio.wait({making})
+        else:
+            making.result()
 
 
 async def _cancelled_run(scene: _Scene, cut: Gate) -> None:

@@ -502,8 +502,9 @@ async def _again_meanwhile(stage: Stage, target: Target) -> None:
             await asyncio.sleep(_CLEANS_S)
             # It may wait until the session before has been closed.
             coming = asyncio.ensure_future(target.create(_USER, name))
-            await asyncio.sleep(_CLEANS_S)
-            if coming.done() and not first.done():
+            await asyncio.wait({first, coming}, return_when=asyncio.FIRST_COMPLETED)
+            # Or be refused.
+            if coming.done() and not first.done() and coming.exception() is None:
                 asked += 1
                 second = await end()
                 await first
@@ -516,7 +517,7 @@ async def _again_meanwhile(stage: Stage, target: Target) -> None:
             await asyncio.gather(first, coming, return_exceptions=True)
             await target.end(_USER)
     if not asked:
-        raise NotSupported("a create waits for the session before" if called else _NO_CLEANUP)
+        raise NotSupported("a create waits for the session before, or is refused" if called else _NO_CLEANUP)
 
 
 async def _long_after(stage: Stage, target: Target) -> None:

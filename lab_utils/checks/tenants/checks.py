@@ -32,6 +32,8 @@ _PAUSES_S = (0.05, 0.0, 0.001)
 """Seconds between the read and the write of an update: a long wait, none, and a short one."""
 _WORKERS = 4
 _MOST_TRIES = 100
+_STEP_S = 0.001
+"""Seconds by which each pause before a new try is longer than the last."""
 _WAITING = 8
 """Runs that wait for one agent at once."""
 _WRITERS = 2
@@ -117,7 +119,7 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
                 with suppress(Exception):
                     await owner.run(notebook, Command("fail", {"message": "between two notes"}))
             try:
-                await owner.run(notebook, Command("write", {"key": key, "value": value}))
+                await _tried(owner, notebook, Command("write", {"key": key, "value": value}))
             except Exception as error:
                 failed = trial.history.where(user=user, action="run:fail")[-1:]
                 anomaly = "next-call-fails" if fails else "failed-operation"
@@ -223,17 +225,23 @@ async def _order(trial: Trial) -> None:
     await trial.stop(target)
 
 
-async def _added(client: Client, ledger: Handle, add: dict[str, Any]) -> None:
-    """Add, and try again as often as the call is refused for a conflict: this serialises updates in a store without
-    locks."""
-    for _ in range(_MOST_TRIES):
+async def _tried(client: Client, handle: Handle, command: Command) -> None:
+    """Run a command, and try again as often as it is refused for a conflict: this serialises updates in a store without
+    locks. Raises what else the run raises."""
+    for tries in range(_MOST_TRIES):
         try:
-            await client.run(ledger, Command("add", add))
+            await client.run(handle, command)
         except Refused as refused:
-            if refused.kind is not Refusal.CONFLICT:
-                return
+            if refused.kind is not Refusal.CONFLICT or tries == _MOST_TRIES - 1:
+                raise
+            await asyncio.sleep(min(tries * _STEP_S, _PAUSES_S[0] / 2))
         else:
             return
+
+
+async def _added(client: Client, ledger: Handle, add: dict[str, Any]) -> None:
+    with suppress(Refused):
+        await _tried(client, ledger, Command("add", add))
 
 
 def _amounts(count: int, already: int, rng: random.Random) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from lab_utils.runner import run_check
-from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refused
+from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 from lab_utils.values.verdict import Outcome
 from tests.lab_utils.checks.isolation.one_call import interrupted
@@ -258,9 +259,60 @@ IN_ORDER: Mapping[str, int] = {"deviations": 0}
 """For what shows in every schedule of the calls."""
 
 
+class RunsInTheUsersLine(ReferenceTarget):
+    """A user's runs and creates are done one after another."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.check_loop()
+        async with self.lock_of(handle.user):
+            return await super().run(handle, command)
+
+
+class RefusedWhileClosing(ReferenceTarget):
+    """While a session is closing, its user's creates are refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending: Counter[str] = Counter()
+
+    async def end(self, user: str) -> EndReport:
+        self.ending[user] += 1
+        try:
+            return await super().end(user)
+        finally:
+            self.ending -= Counter({user: 1})
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        if user in self.ending:
+            raise Refused(Refusal.CLOSED, "the session is closing")
+        return super().session_for_create(user)
+
+
+class ConflictAtOnce(ReferenceTarget):
+    """A store without locks: of two runs of one agent at once, one is refused, however soon it is tried again."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.RUN_ORDER}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy: set[int] = set()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if id(handle.native) in self.busy:
+            raise Refused(Refusal.CONFLICT, "the agent is at work; try again")
+        self.busy.add(id(handle.native))
+        try:
+            return await super().run(handle, command)
+        finally:
+            self.busy.remove(id(handle.native))
+
+
 @pytest.mark.parametrize(
     ("check", "target", "parameters"),
     [
+        ("idle_and_over_age_session_ending", RunsInTheUsersLine, {}),
+        ("teardown_across_layers", RefusedWhileClosing, {}),
+        ("concurrent_user_operations_isolation", ConflictAtOnce, {}),
         ("agent_registration_with_user_context_isolation", EndsWithTheLast, {}),
         ("user_context_boundary_enforcement", AlwaysConnected, {}),
         ("user_context_boundary_enforcement", TakesLongIds, {}),

@@ -212,6 +212,7 @@ def test_a_counter_a_run_a_fitting_pattern_and_a_login_are_recognised() -> None:
     ("counter", "is_one"),
     [
         (("counter", "value", "value"), True),
+        (("seats", "seatCount", "delta"), True),
         (("budget", "money", "amount"), True),
         (("budget", "remaining_total", "money"), True),
         (("screen", "height", "width"), False),
