@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import gc
 import inspect
 import statistics
 import sys
@@ -249,11 +250,17 @@ def _files_called() -> Iterator[set[str]]:
             files.add(getattr(module, "__file__", None) or "<built-in>")
 
     before: Any = sys.getprofile()
+    # Objects that are garbage by now would call code of others when they are collected.
+    gc.collect()
+    is_collecting = gc.isenabled()
+    gc.disable()
     threading.setprofile(note)
     sys.setprofile(note)
     try:
         yield files
     finally:
+        if is_collecting:
+            gc.enable()
         sys.setprofile(before if callable(before) else None)
         threading.setprofile(None)
         if isinstance(before, cProfile.Profile):
