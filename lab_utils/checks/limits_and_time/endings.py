@@ -237,6 +237,7 @@ async def _superseded(scene: _Scene, user: str) -> None:
         if await loops.done_in(_MAKES_S, {making}):
             making.cancel()
             await asyncio.wait({making})
+            scene.trial.leave_out("another agent beside one that runs: the create waits for its user's run")
         else:
             making.result()
 

@@ -263,8 +263,9 @@ class _History:
         await target.stop()
 
     async def _come_back(self) -> None:
-        """Let those come back whose cleanups had ignored their cancellation and ended an hour ago."""
-        for user in self._often:
+        """Let those come back whose cleanups had ignored their cancellation and ended an hour ago; not those who were
+        refused an agent to begin with, as for an id that the target takes for no user's."""
+        for user in (one for one in self._often if one in self._handles):
             try:
                 await self._call(user, "create")
             except Exception as error:

@@ -175,8 +175,7 @@ class SavedInBatches(ReferenceTarget):
 
 
 class BatchUndoesEnd(SavedInBatches):
-    """An end erases what is saved and what is due, and not what is in the batch that is being written: the batch brings
-    the conversation back."""
+    """An end leaves the batch alone that is being written, and this batch brings the erased memory back."""
 
     def erase(self, key: tuple[str, str, str]) -> None:
         self.due.pop(key, None)

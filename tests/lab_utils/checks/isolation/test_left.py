@@ -124,10 +124,11 @@ def test_answers_that_come_whole_are_left_as_well() -> None:
 class RefusesAfterManyAreLeft(AgentRegistryTarget):
     """A user who has left ten questions is refused more for a while."""
 
-    left = 0
+    left = refused = 0
 
     async def run(self, handle: Handle, command: Command) -> Any:
         if command.action == "ask" and self.left >= 10 and handle.user == users_of(1)[0]:
+            type(self).refused += 1
             raise Refused(Refusal.CAPACITY, "ten questions were left")
         try:
             return await super().run(handle, command)
@@ -140,3 +141,5 @@ def test_a_user_may_be_refused_for_a_while_after_leaving_many_questions() -> Non
     trial = Trial(RefusesAfterManyAreLeft, {}, 1, stuck_after=5.0)
     verdict = conducted(trial, judge_left_model(trial))
     assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
+    # The last one came when all had been left.
+    assert RefusesAfterManyAreLeft.refused > 1

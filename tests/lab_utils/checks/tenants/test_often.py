@@ -13,10 +13,10 @@ import pytest
 
 from lab_utils.checks.tenants import often
 from lab_utils.checks.tenants.often import _Comparison, alike_to
-from lab_utils.target import Command, Handle
+from lab_utils.target import Command, Handle, Refusal, Refused
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
 from lab_utils.targets.planted.tenants.counting import BreakerOfTool, LimitOfAlikeIds
-from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.targets.reference import ReferenceTarget, Session
 from registry import Completion, LLMFailed, Prompt
 
 ID = "Ann.b-c@d:e\u00e9 \ufb01"
@@ -61,6 +61,23 @@ def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> No
     comparison = compared(Dated)
     assert comparison.findings == []
     assert any("from one history to the next" in text for text in comparison.left_out)
+
+
+class PlainIds(ReferenceTarget):
+    """Only ids of plain letters are users."""
+
+    refused = 0
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        if not user.isascii() or len(user.split()) != 1:
+            type(self).refused += 1
+            raise Refused(Refusal.INVALID_USER, "plain ids only")
+        return super().session_for_create(user)
+
+
+def test_a_customer_whose_id_is_refused_is_not_missed_afterwards() -> None:
+    assert compared(PlainIds).findings == []
+    assert PlainIds.refused
 
 
 def test_a_target_that_needs_more_than_a_loop_is_left_out() -> None:
