@@ -18,6 +18,7 @@ from lab_utils.checks.limits_and_time.asking import (
     refused_often,
     require_refused,
     said,
+    waits_for_run,
 )
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
@@ -210,7 +211,13 @@ async def _beside_a_run(house: _House) -> None:
     run = asyncio.ensure_future(client.run(handles[0], Command("write", {"key": "memo", "value": "kept"})))
     await trial.waiting.until(lambda: gate.reached.is_set() or run.done())
     for number in range(1, 3 * house.cap + 1):
-        answer = await attempt(trial, client.create("kind-0" if is_anew else f"kind-{number}"), "a create beside a run")
+        making = asyncio.ensure_future(client.create("kind-0" if is_anew else f"kind-{number}"))
+        if await waits_for_run(making):
+            trial.leave_out("creates beside a run in a full house: a create waits for its user's run")
+            gate.open()
+            await attempt(trial, run, "a run")
+            return
+        answer = await attempt(trial, making, "a create beside a run")
         if isinstance(answer, Handle):
             handles.append(answer)
         elif not require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "a create in a full house"):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from lab_utils.target import Capability, Command, Handle, Refusal, Refused, Target
-from lab_utils.trial import Client, Stuck, Trial
+from lab_utils.trial import Client, Stuck, Trial, loops
 from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import Planned, is_targets_own
 
@@ -22,10 +22,23 @@ __all__ = [
     "refused_often",
     "require_refused",
     "said",
+    "waits_for_run",
 ]
 
 T = TypeVar("T")
 _LONGEST_S: Final = 2.0
+_MAKES_S: Final = 2.0
+"""Seconds of the real loop within which a create ends that waits for nobody."""
+
+
+async def waits_for_run(making: asyncio.Future[Any]) -> bool:
+    """Whether a create does not end while its user's run is held, as one user's calls may be done one after another. It
+    is given up then."""
+    if not await loops.done_in(_MAKES_S, {making}):
+        return False
+    making.cancel()
+    await asyncio.wait({making})
+    return True
 
 
 async def attempt(trial: Trial, work: Awaitable[Any], what: str, *, may_fail: bool = False) -> Any:

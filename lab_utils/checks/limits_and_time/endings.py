@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said
+from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said, waits_for_run
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
-from lab_utils.trial import Trial, loops
+from lab_utils.trial import Trial
 from lab_utils.trial.faults import NO_CLEANUPS, Failure, Gate, OnlyFor, counted
 
 __all__ = ["age_ends", "idle_ends"]
 
-_MAKES_S = 0.5
-"""Seconds of the real loop within which a create ends that waits for nobody."""
 _IDLE_S = 100.0
 _AGE_S = 1_000.0
 _USED = Command("write", {"key": "memo", "value": "of a life before"})
@@ -234,9 +232,7 @@ async def _superseded(scene: _Scene, user: str) -> None:
     its user's run is given up."""
     if "create" in scene.uses():
         making = asyncio.ensure_future(scene.use_by("create", user))
-        if await loops.done_in(_MAKES_S, {making}):
-            making.cancel()
-            await asyncio.wait({making})
+        if await waits_for_run(making):
             scene.trial.leave_out("another agent beside one that runs: the create waits for its user's run")
         else:
             making.result()

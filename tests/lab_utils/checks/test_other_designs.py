@@ -311,6 +311,7 @@ class ConflictAtOnce(ReferenceTarget):
     ("check", "target", "parameters"),
     [
         ("idle_and_over_age_session_ending", RunsInTheUsersLine, {}),
+        ("agent_and_user_limit_enforcement", RunsInTheUsersLine, {}),
         ("teardown_across_layers", RefusedWhileClosing, {}),
         ("concurrent_user_operations_isolation", ConflictAtOnce, {}),
         ("agent_registration_with_user_context_isolation", EndsWithTheLast, {}),
