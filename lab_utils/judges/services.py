@@ -219,20 +219,21 @@ def events_own(listened: Sequence[Listened], users: Iterable[str], own_only: boo
 class Growth:
     """How one quantity of a process tree grew a cycle: least and most (95%) of each series, measured one after another.
 
-    `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects". `after_rest`: the growth
-    a cycle of another series, from a rest before it to one after it, in which abandoned runs had time to end; None if
-    nobody measured it.
+    `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects". `between_rests`: the
+    growth a cycle of each series more, from a rest before it to one after it, in which abandoned runs had time to end;
+    () if nobody measured it. One alone shows nothing: an allocator gives back to the system at one rest what it keeps
+    for the next series at another.
     """
 
     what: str
     unit: str
     intervals: tuple[tuple[float, float], ...]
     limit: float
-    after_rest: float | None = None
+    between_rests: tuple[float, ...] = ()
 
     @property
     def is_kept(self) -> bool:
-        return self._grows and (self.after_rest is None or self.after_rest >= self.limit)
+        return self._grows and all(growth >= self.limit for growth in self.between_rests)
 
     @property
     def is_open(self) -> bool:
@@ -269,8 +270,9 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
             continue
         shown = [f"series {n}: {low:,.0f} to {high:,.0f} {growth.unit} a cycle (95%)" for n, (low, high)
                  in enumerate(growth.intervals, 1)]  # fmt: skip
-        if growth.after_rest is not None:
-            shown.append(f"and from one rest to the next one: {growth.after_rest:,.0f} {growth.unit} a cycle")
+        if growth.between_rests:
+            rests = " and ".join(f"{grown:,.0f}" for grown in growth.between_rests)
+            shown.append(f"and from one rest to the next one: {rests} {growth.unit} a cycle")
         without = f"without payload: {control.get(growth.what, 0.0):,.0f} a cycle"
         per = f"a cycle in which {users} users come, write {written:,.0f} bytes in all, and leave"
         name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"

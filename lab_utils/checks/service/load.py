@@ -27,6 +27,7 @@ _ROUNDS = 3
 _WARM_UP = 2
 _SERIES = 2
 _LEAST_CYCLES = 4
+_SERIES_BETWEEN_RESTS = 2
 _LONGER = 4
 """Where a series leaves it open whether anything is kept, one of so many times its cycles decides."""
 _CLEAR = 2
@@ -182,24 +183,29 @@ async def memory(stage: Stage) -> None:
     control = {name: slope_of(values, trial.seed).per_step for name, values in without.items()}
     if service.may("run") and nothing_kept(growths, len(users), written, control).findings:
         # An abandoned run may rightly go on, and hold its session: many of them pile up. So the cycles are repeated
-        # between two moments in which none goes on.
+        # between moments in which none goes on.
         promised = service.promises.run_outlives_caller_s
         rest_s = (service.bounds.deadline_s if promised is None else promised) + _LATE_S
-        if 2 * rest_s >= service.bounds.seconds:
+        rests = 1 + _SERIES_BETWEEN_RESTS
+        if rests * rest_s >= service.bounds.seconds:
             trial.judge(
                 Verdict.unknown(
-                    f"something grew, and bounds.seconds = {service.bounds.seconds:g} leaves no time for two rests of "
-                    f"{rest_s:g} s, in which dropped runs end; raise it in the service file"
+                    f"something grew, and bounds.seconds = {service.bounds.seconds:g} leaves no time for {rests} rests "
+                    f"of {rest_s:g} s, in which dropped runs end; raise it in the service file"
                 )
             )
             return
-        trial.note(f"Something grew, so the lab repeated it between two rests of {rest_s:g} s, in which runs end.")
+        trial.note(f"Something grew, so the lab repeated it between rests of {rest_s:g} s, in which runs end.")
         await _rest(trial, rest_s)
         rested = now()
-        again = await series(payload, "after a rest", len(measured[-1]["memory"]), may_end_early=False)
-        await _rest(trial, rest_s)
-        more = {name: (value - rested[name]) / len(again[name]) for name, value in now().items()}
-        growths = [replace(one, after_rest=more[one.what]) for one in growths]
+        for _ in range(_SERIES_BETWEEN_RESTS):
+            again = await series(payload, "after a rest", len(measured[-1]["memory"]), may_end_early=False)
+            await _rest(trial, rest_s)
+            before, rested = rested, now()
+            grown = {name: (rested[name] - value) / len(again[name]) for name, value in before.items()}
+            growths = [replace(one, between_rests=(*one.between_rests, grown[one.what])) for one in growths]
+            if not nothing_kept(growths, len(users), written, control).findings:
+                break
     trial.judge(nothing_kept(growths, len(users), written, control))
     if control["memory"] > limit:
         trial.note("Memory grows without the data of users, too, which is not judged: an allocator's steps do so.")

@@ -171,13 +171,14 @@ def test_a_growth_that_too_few_cycles_leave_open_is_no_pass(
 
 
 def test_what_a_rest_gives_back_is_not_kept() -> None:
-    def judged(after_rest: float | None) -> list[str]:
-        growth = Growth("memory", "bytes", ((900, 1_100), (800, 1_000)), 250.0, after_rest)
+    def judged(*between_rests: float) -> list[str]:
+        growth = Growth("memory", "bytes", ((900, 1_100), (800, 1_000)), 250.0, between_rests)
         return anomalies(nothing_kept([growth], 4, 1_000.0, {"memory": 0.0}))
 
-    assert judged(None) == ["memory-kept"]
-    assert judged(900.0) == ["memory-kept"]
+    assert judged() == judged(900.0) == judged(900.0, 800.0) == ["memory-kept"]
     assert judged(10.0) == judged(-4_000.0) == []
+    # An allocator that gives nothing back at the second rest has it for the series after that.
+    assert judged(900.0, 10.0) == judged(900.0, -50.0) == []
     # A fall after a rest makes no growth of what was flat.
-    flat = Growth("memory", "bytes", ((-10, 10), (-10, 10)), 250.0, 900.0)
+    flat = Growth("memory", "bytes", ((-10, 10), (-10, 10)), 250.0, (900.0,))
     assert anomalies(nothing_kept([flat], 4, 1_000.0, {"memory": 0.0})) == []

@@ -65,7 +65,7 @@ def test_what_dropped_runs_hold_for_as_long_as_is_promised_is_not_kept(tmp_path:
 def test_where_the_bounds_leave_no_time_for_two_rests_the_verdict_says_so(tmp_path: Path) -> None:
     result = memory(tmp_path, 8.0, 299.0)
     assert result.outcome is Outcome.UNKNOWN
-    assert "bounds.seconds = 600 leaves no time for two rests of 301 s" in result.verdict.reason
+    assert "bounds.seconds = 600 leaves no time for 3 rests of 301 s" in result.verdict.reason
 
 
 def test_what_dropped_runs_hold_for_an_hour_is_kept(tmp_path: Path) -> None:
