@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with steady(), _imports_from_here():
         try:
+            _no_other_registry()
             return _main(list(sys.argv[1:] if arguments is None else arguments))
         except UsageError as error:
             say(str(error))
@@ -94,6 +96,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(shown(line), file=sys.stderr)
             say("the lab itself failed, see above")
             return Exit.LAB_FAILED
+
+
+def _no_other_registry() -> None:
+    """Raise `UsageError` if a module of somebody else's would be imported for the lab's `registry`."""
+    found = find_spec("registry")
+    if (
+        found is None
+        or found.origin is None
+        or Path(found.origin).resolve().parents[1] == Path(__file__).resolve().parents[2]
+    ):
+        return
+    place = found.origin.removesuffix("/__init__.py")
+    raise UsageError(
+        f"'registry' at {place} hides the lab's own package of that name: take its folder off PYTHONPATH, or rename it"
+    )
 
 
 @contextmanager

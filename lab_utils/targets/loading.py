@@ -92,6 +92,11 @@ def _imported(spec: str, module_name: str) -> ModuleType:
         elif "/" in module_name or module_name.endswith(".py"):
             path = module_name.removesuffix(".py").strip("./").replace("/", ".")
             remedy = f"; give it as {path}:{spec.partition(':')[2]}"
+        elif isinstance(error, ImportError) and (hidden := _hidden_by_ours(error.name or "")):
+            remedy = (
+                f"; {hidden.stem!r} is a package of the lab's too, which hides yours at {hidden}: rename yours, or "
+                "judge your registry as a service in a process of its own (registry-lab new-service)"
+            )
         elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             remedy = "; is its folder this one, or on PYTHONPATH?"
         elif isinstance(error, SystemExit):
@@ -99,6 +104,17 @@ def _imported(spec: str, module_name: str) -> ModuleType:
         else:
             remedy = ""
         raise UsageError(f"target {spec!r} cannot be imported: {why(error)}{remedy}") from error
+
+
+def _hidden_by_ours(module_name: str) -> Path | None:
+    """A package or a module of somebody else's by the name of one of the lab's two, from which this was asked for."""
+    top = module_name.partition(".")[0]
+    if top not in ("lab_utils", "registry"):
+        return None
+    ours = Path(__file__).resolve().parents[2]
+    theirs = [Path(folder or Path.cwd()) for folder in sys.path if Path(folder or Path.cwd()).resolve() != ours]
+    named = (folder / name for folder in theirs for name in (top, f"{top}.py"))
+    return next((one for one in named if one.exists()), None)
 
 
 def why(error: BaseException) -> str:

@@ -516,3 +516,16 @@ def test_the_base_install_says_in_one_line_what_is_missing(words: list[str]) -> 
     assert (ran.returncode, ran.stdout) == (3, "")
     (line,) = ran.stderr.splitlines()
     assert "pip install 'agent-registry-lab[lab]'" in line
+
+
+def test_a_registry_of_theirs_that_hides_the_labs_own_is_wrong_usage(tmp_path: Path) -> None:
+    theirs = tmp_path / "registry.py"
+    theirs.write_text("")
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from lab_utils.cli import main; sys.exit(main(['list']))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    (line,) = ran.stderr.splitlines()
+    assert f"'registry' at {theirs} hides the lab's own package" in line

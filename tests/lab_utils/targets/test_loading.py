@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,22 @@ def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> Non
     with pytest.raises(UsageError) as caught:
         load_target(spec)
     assert str(caught.value).endswith(words)
+
+
+@pytest.mark.parametrize("file", ["registry.py", "registry/agents.py"])
+def test_a_package_of_theirs_that_the_labs_own_hides_is_named_with_the_remedy(
+    file: str, module: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("def build(): ...\n")
+    # Behind the lab's own, as the working directory of a command is.
+    name = module("from registry.agents import build\n")
+    monkeypatch.setattr(sys, "path", [*sys.path[1:], sys.path[0]])
+    with pytest.raises(UsageError) as caught:
+        load_target(f"{name}:T")
+    theirs = tmp_path / file.partition("/")[0]
+    assert "No module named 'registry.agents'" in str(caught.value)
+    assert f"'registry' is a package of the lab's too, which hides yours at {theirs}: rename yours" in str(caught.value)
 
 
 def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_own() -> None:
