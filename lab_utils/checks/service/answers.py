@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -16,6 +17,7 @@ from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session
 from lab_utils.service.file import ServiceFile
 from lab_utils.values.canaries import mark
+from lab_utils.values.canaries import word as canary_word
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["answers", "non_interference", "updates"]
@@ -370,6 +372,14 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
     absent = Session(watcher.user, {**session.values, "session": "lab-no-such-session"})
     steps: list[tuple[str, Callable[[Person, Session], Awaitable[Answer]]]] = []
     values: dict[str, str] = {}
+    # The same values in each script, whatever others write: an answer may be made of them in any way.
+    numbers = itertools.count(1)
+
+    def new(person: Person) -> str:
+        return canary_word(person.user, next(numbers)) if person is watcher else person.new()
+
+    def own(person: Person, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: new(person) if one is True else one for name, one in given.items()}
 
     def observe(name: str, answer: Answer) -> None:
         observed.append(Observed(name, _observed(answer, session, watcher, values)))
@@ -379,7 +389,7 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
 
     def step(word: str, **values: Any) -> None:
         if service.may(word):
-            steps.append((word, lambda person, place: person.ask(word, place, **_own(person, values))))
+            steps.append((word, lambda person, place: person.ask(word, place, **own(person, values))))
 
     for word in ("write", "read", "run", "list", "write", "run", "add", "total", "read"):
         step(word, **({"value": True} if word in ("write", "run") else {"amount": 3} if word == "add" else {}))
@@ -398,10 +408,6 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
     if service.may("end"):
         observe("end", await watcher.ask("end", session))
     return observed
-
-
-def _own(person: Person, values: dict[str, Any]) -> dict[str, Any]:
-    return {name: person.new() if value is True else value for name, value in values.items()}
 
 
 def _observed(answer: Answer, session: Session, person: Person, values: dict[str, str]) -> str:

@@ -31,16 +31,38 @@ class BeginsAnew(Notes):
 
 uvicorn.run(BeginsAnew(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
 """
+ANSWERS_BACKWARDS = """
+import sys, uvicorn
+from lab_utils.service.planted.notes import Notes, Session
+
+class AnswersBackwards(Notes):
+    async def think(self, session: Session, text: str) -> list[str]:
+        return [text[::-1]]
+
+uvicorn.run(AnswersBackwards(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
+"""
 
 
-def test_a_session_that_begins_anew_whenever_it_is_opened_loses_no_writes(tmp_path: Path) -> None:
-    (tmp_path / "server.py").write_text(BEGINS_ANEW)
-    file = tmp_path / "service.toml"
+def service_of(server: str, folder: Path) -> str:
+    """The service file of a server that is the planted ones' neighbour, as a target."""
+    (folder / "server.py").write_text(server)
+    file = folder / "service.toml"
     file.write_text(
         PLANTED.read_text()
         .replace('"-m", "lab_utils.service.planted", "DEFECT"', '"{folder}/server.py"')
         .replace("[identity]", f'[environment]\nPYTHONPATH = "{PLANTED.parents[3]}"\n\n[identity]', 1)
     )
-    result = run_check("service_concurrent_updates", target=f"service:{file}")
+    return f"service:{file}"
+
+
+def test_an_answer_that_is_made_of_the_user_s_own_text_depends_on_no_other(tmp_path: Path) -> None:
+    """Not in the words that were sent, but backwards, as a digest or in capitals."""
+    result = run_check("service_non_interference", target=service_of(ANSWERS_BACKWARDS, tmp_path))
+    assert result.outcome is Outcome.PASS, result.verdict
+    assert not any("run" in note for note in result.notes)
+
+
+def test_a_session_that_begins_anew_whenever_it_is_opened_loses_no_writes(tmp_path: Path) -> None:
+    result = run_check("service_concurrent_updates", target=service_of(BEGINS_ANEW, tmp_path))
     assert result.outcome is Outcome.PASS, result.verdict
     assert "opens at once are not judged" in "".join(result.notes)
