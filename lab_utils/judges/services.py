@@ -99,7 +99,8 @@ class Attempt:
     """One attempt on a session by somebody else than its owner.
 
     `by`: who tried, in words; `anomaly`: the finding if it worked. `granted`: whether the owner's own request of this
-    kind works. `achieved`: its effect, as the owner's next read or the answer itself shows; "" for none.
+    kind works. `achieved`: its effect, as the owner's next read or the answer itself shows; "" for none. `of`: the
+    owner, in words.
     """
 
     word: str
@@ -108,22 +109,23 @@ class Attempt:
     granted: bool
     achieved: str
     answer: str
+    of: str = "another user"
 
 
 def denied(attempts: Sequence[Attempt]) -> Verdict:
     """Judge that no attempt had an effect, for any status; one finding for each kind of attempt. An attempt
     at something that the owner cannot do either shows nothing."""
     findings = []
-    worked: dict[tuple[str, str], list[Attempt]] = {}
+    worked: dict[tuple[str, str, str], list[Attempt]] = {}
     for attempt in attempts:
         if attempt.achieved:
-            worked.setdefault((attempt.anomaly, attempt.by), []).append(attempt)
-    for (anomaly, by), of_kind in worked.items():
+            worked.setdefault((attempt.anomaly, attempt.by, attempt.of), []).append(attempt)
+    for (anomaly, by, of), of_kind in worked.items():
         words = ", ".join(dict.fromkeys(attempt.word for attempt in of_kind))
         witness = tuple(f"{one.word}: answered {one.answer[:_SHOWN]}; {one.achieved}" for one in of_kind)
-        sentence = f"{by} can {words} in a session of another user"
+        sentence = f"{by} can {words} in a session of {of}"
         if anomaly == "cross-user-data":
-            sentence = f"{by} may not {words} in a session of another user, and the refusal shows that user's data"
+            sentence = f"{by} may not {words} in a session of {of}, and the refusal shows that user's data"
         findings.append(Finding(anomaly, sentence, witness))
     tried = [attempt for attempt in attempts if attempt.granted]
     words = ", ".join(dict.fromkeys(attempt.word for attempt in tried))

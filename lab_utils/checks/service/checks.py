@@ -80,6 +80,8 @@ CHECKS = (
         body=_Late("denial", "denial"),
         planted=(
             "ReadOfAnyone",
+            "OwnerByTheBeginning",
+            "OpenedForTheNamed",
             "StreamOfAnyone",
             "ResumedByAnyone",
             "EventIdNamesLog",

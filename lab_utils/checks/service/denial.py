@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Attempt, denied, guessable
@@ -91,6 +92,8 @@ async def denial(stage: Stage) -> None:
         attempts += _judged(stage, await _disguised(stage, owner, other))
     if "write" in words and "write" not in can_do:
         attempts += _judged(stage, [await _named_in_a_body(stage, owner, other)])
+        await _opened_for_another(stage, owner, other)
+    attempts += _judged(stage, await _each_by_each(stage, [word for word in words if word not in can_do]))
     if can_do & {"read", "write"}:
         stage.trial.leave_out("disguises in which another user tries what they can do without one")
     if "read" in words and stage.target.credentials.can_expire:
@@ -302,7 +305,7 @@ def _disguises(user: str) -> dict[str, Callable[[Door], None]]:
         door.headers |= {name: user for name in _PROXY_HEADERS if name.lower() not in own}
 
     def in_query(door: Door) -> None:
-        door.query = dict.fromkeys(_FIELDS, user)
+        door.query = dict.fromkeys(_FIELDS, user) | door.query
 
     def in_cookies(door: Door) -> None:
         name = next((name for name in door.headers if name.lower() == "cookie"), "Cookie")
@@ -345,6 +348,57 @@ async def _named_in_a_body(stage: Stage, owner: Person, other: Person) -> Attemp
     achieved = achieved or ("" if after.holds(value) else f"the owner's {value} is gone: {after}")
     by = "another user, whose body names the owner in a field,"
     return Attempt("write", by, _ANOMALIES["write"], True, achieved, stage.target.masked(str(answer)))
+
+
+async def _opened_for_another(stage: Stage, owner: Person, other: Person) -> None:
+    """Another user opens sessions with bodies that name the owner, in one field each: none of them is the owner's."""
+    if not stage.target.service.may("open", "list"):
+        return
+    own = (await owner.open()).id
+    disguised = stage.person(other.user, name=f"{other.user} in a body that names the owner")
+    opened: dict[str, str] = {}
+    for name in _FIELDS:
+        disguised.door.fields = {name: owner.user}
+        session, _ = await disguised.try_to_open()
+        if session is not None and session.id:
+            opened[session.id] = name
+    answer = await owner.ask("list")
+    named = stage.listed(answer, opened, [(answer, [own])])
+    sentence = "another user can open a session in the owner's name, by a field of the body that names the owner"
+    seen = [f"the owner's list names {id}, which came with the field {opened[id]!r}" for id in named]
+    stage.trial.require(not named, "changed-by-another", sentence, *seen[:3], stage.target.masked(str(answer)))
+
+
+async def _each_by_each(stage: Stage, words: Sequence[str]) -> list[Attempt]:
+    """Each user tries to read, change and end a session of each other one, for a server may compare their names by the
+    beginning, or without a sign: then one of two reaches the other, and not the other way round."""
+    people = stage.people()
+    owners = [(person, *await person.opened_with_value()) for person in people]
+    attempts: list[Attempt] = []
+    for word in [word for word in ("read", "write", "end") if word in words and stage.target.service.may(word)]:
+        pairs = [(place, person) for place in owners for person in people if person.user != place[0].user]
+        for (owner, session, value), person in pairs:
+            attempts.append(await _between(stage, owner, (session, value), person, word))
+            if attempts[-1].achieved:
+                # Others may reach others in the same way: one cause, one finding.
+                break
+    return attempts
+
+
+async def _between(stage: Stage, owner: Person, place: tuple[Session, str], person: Person, word: str) -> Attempt:
+    """One attempt of one user on a session of another one, `place`, with its value."""
+    session, value = place
+    own = person.new()
+    given: dict[str, Any] = {"value": own} if word == "write" else {}
+    answer = await person.ask(word, Session(person.user, dict(session.values)), **given)
+    if word == "read":
+        achieved = f"it holds the owner's {value}" if answer.holds(value) else ""
+    else:
+        after = await owner.ask("read", session)
+        achieved = "" if after.holds(value) else f"the owner's {value} is gone: {after}"
+        achieved = f"the owner reads {own}, which they never wrote" if after.holds(own) else achieved
+    by, said = f"{person.user!r}, with a token of their own,", stage.target.masked(str(answer))
+    return Attempt(word, by, _ANOMALIES[word], True, achieved, said, of=repr(owner.user))
 
 
 def _mark_of(person: Person) -> str:

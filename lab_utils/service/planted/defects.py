@@ -327,6 +327,26 @@ class ReadOfAnyone(_OpenTo):
     word = "read"
 
 
+class OwnerByTheBeginning(Notes):
+    """The owner is compared by the beginning of the name, as with LIKE: `acme` reaches the sessions of `acme1`."""
+
+    finds = ("read-by-another", "changed-by-another", "ended-by-another")
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        found = (one for one in self.sessions.values() if one.id == id and one.user.startswith(request.user))
+        return next(found, None) or super().find(request, id, word)
+
+
+class OpenedForTheNamed(Notes):
+    """A new session belongs to the user whom the body names, whoever asks for it."""
+
+    finds = ("changed-by-another",)
+
+    async def open(self, request: Request) -> Session:
+        request.user = str(request.body.get("user_id") or request.user)
+        return await super().open(request)
+
+
 class StreamOfAnyone(_OpenTo):
     """A session's stream is open to any holder of its id."""
 
