@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ __all__ = ["Door", "Session", "Stream", "answered"]
 _MOST: Final = 4_000_000
 _CHUNK: Final = 65_536
 _MOST_PAGES: Final = 20
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_BODILESS: Final = re.compile(rb"HTTP/1\.\d (?:204|304) ")
 
 
 @dataclass(slots=True)
@@ -208,9 +211,11 @@ class Door:
                     await writer.drain()
                     if meanwhile is not None:
                         await meanwhile()
+                    said = b""
                     for _ in range(after):
                         chunk = await reader.read(_CHUNK)
-                        if not chunk or chunk.endswith(b"\r\n0\r\n\r\n"):
+                        said += chunk
+                        if not chunk or _is_whole(said):
                             is_short = True
                             break
         finally:
@@ -338,6 +343,17 @@ def _raw(request: httpx.Request) -> bytes:
     head = [f"{request.method} {request.url.raw_path.decode('ascii')} HTTP/1.1".encode()]
     head += [name + b": " + value for name, value in request.headers.raw if name.lower() != b"connection"]
     return b"\r\n".join([*head, b"connection: close", b"", request.content])
+
+
+def _is_whole(said: bytes) -> bool:
+    """Whether these bytes are a whole answer, by its length or its last chunk: a server may keep the connection open
+    all the same."""
+    head, end, body = said.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    if length := _LENGTH.search(head):
+        return len(body) >= int(length[1])
+    return said.endswith(b"\r\n0\r\n\r\n") or _BODILESS.match(head) is not None
 
 
 def _body(request: httpx.Request) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -117,6 +118,34 @@ async def test_callers_share_connections_and_no_credentials() -> None:
     assert (await bob.do("read", session, {})).status == 404
     assert (await ada.garbled("write", session, {"value": "cut"})).is_done
     await target.stop()
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("200 OK\r\nContent-Length: 4", "done"),
+        ("204 No Content", ""),
+        ("200 OK\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+    ],
+)
+async def test_an_answer_has_ended_where_it_says_so_though_its_connection_stays_open(head: str, body: str) -> None:
+    has_left = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {head}\r\n\r\n{body}".encode())
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        has_left.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        service = msgspec.structs.replace(planted_file("right"), operations={"read": Operation("GET /")})
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        door = Door(service, base, "ada", {}, Traffic(Bounds(), None, ()))
+        assert not await door.abandon("read", None, {}, 9)
+        await has_left.wait()
+        await door.close()
 
 
 async def test_no_more_is_sent_than_the_bounds_allow() -> None:
