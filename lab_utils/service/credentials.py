@@ -146,8 +146,15 @@ class Credentials:
 
     def headers(self, user: str, token: str | None) -> dict[str, str]:
         """The headers that carry this token; without one, only those that carry none."""
+        return self._carrying(self._identity.headers, user, token)
+
+    def query(self, user: str, token: str | None) -> dict[str, str]:
+        """The same of an address."""
+        return self._carrying(self._identity.query, user, token)
+
+    def _carrying(self, templates: Mapping[str, str], user: str, token: str | None) -> dict[str, str]:
         made = {}
-        for name, template in self._identity.headers.items():
+        for name, template in templates.items():
             if "{token}" not in template:
                 made[name] = str(filled(template, {**self._variables, "user": user}))
             elif token is not None:

@@ -68,7 +68,7 @@ class Door:
 
     `headers` carry the credentials; `query` and the fields of a body, `fields`, are sent with each request, beside the
     operation's own. Subclass it in Python where a service file is not enough: override `do`, and `events` for streams
-    that begin in another way. `token` is the one in its headers.
+    that begin in another way. `token` is the one in its headers or its query.
     """
 
     token = ""

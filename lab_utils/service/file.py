@@ -80,14 +80,15 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
 class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     """How a user proves who they are.
 
-    `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the output of
-    `token_command` (`{folder}`, `{user}`, `{expires_in}`, `{address}` in its words), or a JWT of `claims`, signed with
-    `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users; or
-    the answer of `login`, a request with `{user}` and `{secret}` that extracts `token`. With a `login` or a
-    `token_command`, `accounts` are user -> `{secret}`.
+    `headers` and `query`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the
+    output of `token_command` (`{folder}`, `{user}`, `{expires_in}`, `{address}` in its words), or a JWT of `claims`,
+    signed with `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set
+    of users; or the answer of `login`, a request with `{user}` and `{secret}` that extracts `token`. With a `login` or
+    a `token_command`, `accounts` are user -> `{secret}`.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
     token: str = ""
     token_command: tuple[str, ...] = ()
     signing_key: str = ""
@@ -203,7 +204,8 @@ class ServiceFile(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def names_users(self) -> bool:
         """Whether a request names its user beside the token: in a header, an address or a body."""
-        headers = [template for template in self.identity.headers.values() if "{token}" not in template]
+        of_all = [*self.identity.headers.values(), *self.identity.query.values()]
+        headers = [template for template in of_all if "{token}" not in template]
         requests = [[one.request, one.query, one.headers, one.body, one.form] for one in self.operations.values()]
         return "user" in fields_of([headers, requests])
 
@@ -406,8 +408,11 @@ def _identity_problems(service: ServiceFile) -> Iterator[str]:
             "identity: the server promises that identity is proved, but no token is described; add token, "
             'token_command, signing_key, accounts or login, or set promises.identity = "claimed" or "none"'
         )
-    if sources and not identity.headers:
-        yield 'identity.headers: the token is sent nowhere; add headers = { Authorization = "Bearer {token}" }'
+    if sources and not (identity.headers or identity.query):
+        yield (
+            'identity.headers: the token is sent nowhere; add headers = { Authorization = "Bearer {token}" }, or '
+            'query = { key = "{token}" } where addresses carry it'
+        )
 
 
 def _operation_problems(operation: Operation) -> Iterator[str]:
@@ -445,6 +450,7 @@ def _variable_problems(service: ServiceFile) -> Iterator[str]:
         ("command", _beside_shells(service.command), _OF_A_START),
         ("environment", _beside_shells(service.environment.values()), _OF_A_START),
         ("identity.headers", list(identity.headers.values()), {"user", "token"} | own),
+        ("identity.query", list(identity.query.values()), {"user", "token"} | own),
         ("identity.token", identity.token, _OF_A_LOGIN | own),
         ("identity.token_command", _beside_shells(identity.token_command), _OF_A_LOGIN | {"folder", "python"} | own),
         ("identity.claims", identity.claims, {"user"} | own),

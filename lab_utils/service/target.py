@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 from lab_utils.service import ALLOWED_VARIABLE, LOG_VARIABLE, PREFIX
 from lab_utils.service.credentials import Credentials
@@ -97,11 +98,12 @@ class ServiceTarget(BaseTarget):
         credentials = self.credentials
         if token == "" and credentials.exist:
             token = credentials.token(user)
-        if token:
-            self._traffic.learn(token)
+        for form in (token, quote_plus(token), quote(token)) if token else ():
+            self._traffic.learn(form)
         sent = credentials.headers(user, token) if headers is None else headers
         door = self._make_door(self.service, self.process.base, user, sent, self._traffic)
         door.token = token or ""
+        door.query = credentials.query(user, token)
         self._doors.append(door)
         return door
 

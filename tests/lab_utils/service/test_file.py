@@ -59,6 +59,8 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ('token = "{user}-secret"', 'token_command = ["make", "{user}", "{expires}"]', ["identity.token_command", "{expires}", "known: address,", "did you mean {expires_in}"]),
         ('token = "{user}-secret"', 'token = "{usr}-secret"', ["identity.token: {usr}", "did you mean {user}"]),
         ('"Bearer {token}"', '"Bearer {tokn}"', ["identity.headers: {tokn}", "did you mean {token}"]),
+        ('headers = { Authorization = "Bearer {token}" }', 'query = { key = "{tokn}" }', ["identity.query: {tokn}", "did you mean {token}"]),
+        ('headers = { Authorization = "Bearer {token}" }', '', ["identity.headers: the token is sent nowhere", "query = { key"]),
         ('token = "{user}-secret"', 'login = { request = "POST /in", body = { p = "{pasword}" }, extract = { token = "t" } }', ["identity.login: {pasword}", "secret"]),
         ('token = "{user}-secret"', 'signing_key = "k"\nclaims = { sub = "{usr}" }', ["identity.claims: {usr}"]),
         ('"{port}"]', '"{port}", "{prot}"]', ["command: {prot}", "braces of its own belong in a script", "did you mean {port}"]),
@@ -91,6 +93,7 @@ def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: li
         ("[operations]", '[promises]\nresumes = true\n[operations]\nstream = { request = "GET /e/{session}", query = { after = "{last_id}" } }'),
         ("[operations]", "[promises]\nresumes = true\n[operations]"),
         ('token = "{user}-secret"', 'token = "{realm}/{user}"\n[variables]\nrealm = "north"'),
+        ('headers = { Authorization = "Bearer {token}" }', 'query = { key = "{token}", as = "{user}" }'),
     ],
 )  # fmt: skip
 def test_variables_that_are_known_where_they_stand_are_no_problem(old: str, new: str) -> None:

@@ -148,6 +148,24 @@ async def test_an_answer_has_ended_where_it_says_so_though_its_connection_stays_
         await door.close()
 
 
+async def test_a_token_in_the_address_is_sent_and_written_down_masked(tmp_path: Path) -> None:
+    identity = Identity(query={"key": "{token}", "as": "{user}"}, accounts={"ada": "a+token of/ada", "bob": "other"})
+    service = msgspec.structs.replace(planted_file("right"), identity=identity)
+    assert service.names_users
+    log = tmp_path / "sent.jsonl"
+    target = ServiceTarget(service, log=log)
+    await target.launch()
+    session = Session("ada", {"session": "s"})
+    for token, query in (("", {"key": "a+token of/ada", "as": "ada"}), (None, {"as": "ada"})):
+        door = target.door("ada", token)
+        assert dict(door.request(service.operations["read"], session, {}).url.params) == query
+        await door.do("read", session, {})
+    await target.stop()
+    first, second = (json.loads(line)["request"] for line in log.read_text().splitlines())
+    assert first.endswith("?key=***&as=ada")
+    assert second.endswith("?as=ada")
+
+
 async def test_no_more_is_sent_than_the_bounds_allow() -> None:
     traffic = Traffic(Bounds(requests=2), None, ())
     assert [await traffic.admit(), await traffic.admit()] == [1, 2]
