@@ -349,7 +349,10 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
     if any(one.tool for one in service.operations.values()) and "open" not in service.operations:
         yield 'operations.open: tools need an MCP session; add preset = "mcp"'
     for word, operation in service.operations.items():
-        yield from (f"operations.{word}.{problem}" for problem in _operation_problems(operation))
+        # A tool may open a session, too; then its request is the handshake before it.
+        handshake = {"tool": ""} if word == "open" and operation.tool and operation.request else {}
+        checked = msgspec.structs.replace(operation, **handshake)
+        yield from (f"operations.{word}.{problem}" for problem in _operation_problems(checked))
     yield from _variable_problems(service)
     yield from _promise_problems(service)
     yield from _identity_problems(service)

@@ -3,6 +3,8 @@ like all others, so that they can overlap, be abandoned, and name another's sess
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping
@@ -27,26 +29,57 @@ __all__ = ["McpDoor"]
 _FIRST_OF_NEW_ERA: Final = "2026"
 """From this version on a request states version and client itself, and there are no sessions."""
 _META: Final = "io.modelcontextprotocol/"
+_PATH: Final = "/mcp"
+_OWN: Final = "mcp_session"
+"""The name of the protocol's session among the values of a session that a tool has made."""
+_UNKNOWN_SESSION: Final = 404
 
 
 class McpDoor(Door):
-    """One caller of an MCP server. Words of the file with a `tool` are calls of it; `open` is the handshake."""
+    """One caller of an MCP server. Words of the file with a `tool` are calls of it; `open` is the handshake.
+
+    Where `open` is a tool as well, sessions are what that tool makes. The caller then has one session of the protocol
+    for all of them, and shakes hands before the first call, and again where the server no longer knows it.
+    """
 
     def __init__(self, service: ServiceFile, base: str, who: str, headers: Mapping[str, str], traffic: Traffic) -> None:
         super().__init__(service, base, who, headers, traffic)
         self._ids = itertools.count(1)
+        self._opening = service.operations["open"]
+        self._own: Mapping[str, str] = {}
+        self._greeting = asyncio.Lock()
 
     async def do(self, word: str, session: Session | None, values: Mapping[str, Any]) -> Answer:
-        if word == "open":
-            return await self._open()
-        return await super().do(word, session, values)
+        if not self._opening.tool:
+            return await (self._open() if word == "open" else super().do(word, session, values))
+        used = self._own
+        refused = None if used else await self._greet(used)
+        # Refused a session of its own, a caller who knows another one's names that.
+        if refused is not None and not refused.is_done and _OWN not in (session.values if session else {}):
+            return refused
+        answer = await super().do(word, session, values)
+        if answer.status == _UNKNOWN_SESSION and used and (await self._greet(used)).is_done:
+            answer = await super().do(word, session, values)
+        if word == "open" and answer.is_done:
+            protocol = {_OWN: self._own.get("session", ""), "protocol": self._own.get("protocol", "")}
+            return dataclasses.replace(answer, extracted={**protocol, **answer.extracted})
+        return answer
+
+    async def _greet(self, known: Mapping[str, str]) -> Answer:
+        """Have another session of the protocol than the `known` one: once, however many calls need it."""
+        async with self._greeting:
+            if self._own is not known:
+                return Answer(200, is_done=True)
+            answer = await self._open()
+            self._own = answer.extracted if answer.is_done else self._own
+            return answer
 
     async def _open(self) -> Answer:
         number = await self.traffic.admit()
-        operation = self.service.operations["open"]
+        path = self._opening.path or _PATH
         try:
             async with limited(self.service.bounds.deadline_s):
-                answer = await self._handshake(operation)
+                answer = await self._handshake(path)
         except TimeoutError:
             answer = Answer(0, error=f"no handshake in {self.service.bounds.deadline_s:g} s")
         except BaseExceptionGroup as group:
@@ -56,18 +89,18 @@ class McpDoor(Door):
             answer = Answer(400, error=f"the handshake failed: {type(first).__name__}: {first}")
         except Exception as error:
             answer = Answer(400, error=f"the handshake failed: {type(error).__name__}: {error}")
-        row = {"word": "open", "request": f"MCP handshake with {self.base}{operation.path}", "headers": {}, "body": ""}
+        row = {"word": "open", "request": f"MCP handshake with {self.base}{path}", "headers": {}, "body": ""}
         self.traffic.log(number, self.who, row, str(answer))
         return answer
 
-    async def _handshake(self, operation: Operation) -> Answer:
+    async def _handshake(self, path: str) -> Answer:
         """Connect with the SDK: by the handshake that gives a session, else by whatever the server has."""
         try:
-            return await self._connect(operation, "legacy")
+            return await self._connect(path, "legacy")
         except Exception:
-            return await self._connect(operation, "auto")
+            return await self._connect(path, "auto")
 
-    async def _connect(self, operation: Operation, mode: Any) -> Answer:
+    async def _connect(self, path: str, mode: Any) -> Answer:
         found: dict[str, str] = {}
 
         async def note(response: httpx2.Response) -> None:
@@ -78,7 +111,7 @@ class McpDoor(Door):
         async with httpx2.AsyncClient(
             headers=self.headers, verify=trusted(), trust_env=False, event_hooks=hooks
         ) as http:
-            url = f"{self.base}{operation.path}"
+            url = str(httpx.URL(f"{self.base}{path}").copy_merge_params(self.query))
             transport = streamable_http_client(url, http_client=http, terminate_on_close=False)
             async with Client(transport, mode=mode, cache=None) as client:
                 found["protocol"] = client.protocol_version
@@ -87,12 +120,14 @@ class McpDoor(Door):
     def request(self, operation: Operation, session: Session | None, values: Mapping[str, Any]) -> httpx.Request:
         known = {**self.service.variables, "user": self.who, **(session.values if session else {}), **values}
         headers = {**self.headers, "accept": "application/json, text/event-stream"}
-        protocol = str(known.get("protocol", ""))
-        headers |= {"mcp-protocol-version": protocol, "mcp-session-id": str(known.get("session", ""))}
+        own = self._own or {"protocol": known.get("protocol", ""), "session": known.get(_OWN, "")}
+        own = own if self._opening.tool else known
+        protocol = str(own.get("protocol", ""))
+        headers |= {"mcp-protocol-version": protocol, "mcp-session-id": str(own.get("session", ""))}
         body: dict[str, Any] | None = None
         method, path = operation.method, operation.path
         if operation.tool:
-            method, path = "POST", self.service.operations["open"].path
+            method, path = "POST", self._opening.path or _PATH
             params = {"name": operation.tool, "arguments": filled(operation.arguments, known)}
             body = {"jsonrpc": "2.0", "id": next(self._ids), "method": "tools/call", "params": params}
             if protocol >= _FIRST_OF_NEW_ERA:
@@ -104,7 +139,7 @@ class McpDoor(Door):
                 }
                 headers |= {"mcp-method": "tools/call", "mcp-name": operation.tool}
         sent = [(name.encode(), text.encode()) for name, text in headers.items() if text]
-        return self._client.build_request(method, path, headers=sent, json=body)
+        return self._client.build_request(method, path, params=self.query or None, headers=sent, json=body)
 
     def is_whole(self, request: httpx.Request, parts: list[bytes]) -> bool:
         # A server may keep the stream of an answer open, and ping: the answer is whole with the message of its id.
@@ -120,8 +155,14 @@ class McpDoor(Door):
             return Answer(response.status_code, text, headers)
         shown = json.dumps(result, ensure_ascii=False)
         is_done = not result.get("isError", False)
-        value = jmespath.search(operation.answer, _with_json(result)) if operation.answer else shown
-        return Answer(response.status_code, shown, headers, is_done, value)
+        shape = _with_json(result)
+        value = jmespath.search(operation.answer, shape) if operation.answer else shown
+        found = {name: jmespath.search(place, shape) for name, place in operation.extract.items()} if is_done else {}
+        if missing := [name for name, one in found.items() if one is None]:
+            error = f"the result has no {', '.join(operation.extract[name] for name in missing)}"
+            return Answer(response.status_code, shown, headers, error=error)
+        extracted = {name: str(one) for name, one in found.items()}
+        return Answer(response.status_code, shown, headers, is_done, value, extracted)
 
 
 def _message(request: httpx.Request, text: str) -> dict[str, Any] | None:
