@@ -28,6 +28,12 @@ _SHORT_S = (3, 10, 30)
 _GRACE_S = 2
 """Times in tokens are whole seconds: so much later, one has expired before a new one that expired a second ago."""
 _READS = ("read", "total")
+_STREAMS = (
+    "its stream",
+    "its stream, which goes on after the id of the owner's last event,",
+    "a stream of a session of their own, which goes on after the id of the owner's first event,",
+)
+"""Those of an attacker, in the order in which they are opened."""
 _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
 """Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
@@ -445,10 +451,16 @@ async def _listening(
         await _resumed(stage, person, theirs, mine.events[0].id)
     # A request more, over another connection of the same server: an event that was sent with the first is here.
     await person.ask("read", known)
-    heard = [event.data for one in theirs for event in one.events if any(value in event.data for value in values)]
+    heard = [(n, event.data) for n, one in enumerate(theirs) for event in one.events
+             if any(value in event.data for value in values)]  # fmt: skip
+    achieved = ""
+    if heard:
+        number, data = heard[0]
+        achieved = f"{_STREAMS[number]} brought {data[:200]}"
+        answer = await theirs[number].opened()
     for stream in (mine, *theirs):
         await stream.close()
-    return granted, f"its stream brought {heard[0][:200]}" if heard else "", answer
+    return granted, achieved, answer
 
 
 async def _resumed(stage: Stage, person: Person, streams: list[Stream], last_id: str) -> None:

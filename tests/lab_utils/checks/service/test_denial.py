@@ -54,6 +54,24 @@ def test_who_reads_without_a_disguise_is_one_finding() -> None:
     assert reads == ["another user, with a token of their own, can read in a session of another user"]
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("StreamOfAnyone", "; its stream brought"),
+        ("ResumedByAnyone", "; its stream, which goes on after the id of the owner's last event, brought"),
+        (
+            "EventIdNamesLog",
+            "; a stream of a session of their own, which goes on after the id of the owner's first event,",
+        ),
+    ],
+)
+def test_the_witness_of_a_stream_says_how_it_was_opened(target: str, words: str) -> None:
+    finding = run_check("service_access_denial", target=target).verdict.findings[0]
+    assert finding.anomaly == "read-by-another"
+    assert finding.witness[0].startswith("stream: answered 200")
+    assert words in finding.witness[0]
+
+
 @pytest.mark.parametrize("target", ["TokensRemembered", "right_service"])
 def test_a_token_that_expires_before_its_first_use_is_followed_by_one_with_more_time(
     target: str, monkeypatch: pytest.MonkeyPatch
