@@ -23,6 +23,8 @@ from lab_utils.values.verdict import Finding, Verdict
 __all__ = ["answers", "non_interference", "updates"]
 
 _LOST_STATUSES = (401, 403, 404, 410)
+_KEYS = ("Idempotency-Key", "X-Idempotency-Key", "X-Request-Id")
+"""Headers in which a client names a request, so that a server does it once, however often it is sent."""
 _FRESH = 6
 _LONGER = 4
 _CROWD = 3
@@ -123,6 +125,8 @@ async def answers(stage: Stage) -> None:
         for event in stream.events if service.promises.own_events else ():
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
     if crowd.public:
+    if len(people) > 1:
+        await _with_one_key(stage, people[0], people[1])
         trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {crowd.public[0]}")
     trial.judge(only_own(stage.seen, users))
     if keys := _keys(stage, sessions):
@@ -190,6 +194,37 @@ async def _read_back(stage: Stage, person: Person, session: Session, written: di
     """Read over fresh connections, which reach any worker: all that was taken is there, and nothing of the user's other
     sessions."""
     own = written.get((person.user, session.id), [])
+async def _with_one_key(stage: Stage, first: Person, second: Person) -> None:
+    """Two users send requests with one key of a client's making, as they may by chance, or where clients count: each
+    request is carried out for its own user, and answered anew. A server may refuse the second."""
+    service = stage.target.service
+    known = (await first.open(), await second.open())
+    persons = [stage.person(one.user, name=f"{one.user} with a key") for one in (first, second)]
+
+    def key() -> None:
+        number = stage.number()
+        for person in persons:
+            person.door.headers |= dict.fromkeys(_KEYS, f"lab-key-{number}")
+
+    if service.may("open") and service.promises.identity == "proved":
+        key()
+        left, right = [(await person.try_to_open())[0] for person in persons]
+        sentence = f"{second.user!r} opened a session, and was given that of {first.user!r}, who had sent the same key"
+        both = left is not None and right is not None and bool(left.id) and left.id == right.id
+        stage.trial.require(not both, "cross-user-data", sentence, f"session {left.id if left else ''}", _KEYS[0])
+    for word in ("write", "run"):
+        if not service.may(word):
+            continue
+        key()
+        value = second.new()
+        await persons[0].ask(word, known[0], value=first.new())
+        answer = await persons[1].ask(word, known[1], value=value)
+        if word == "write" and answer.is_done and service.may("read"):
+            after = await second.ask("read", known[1])
+            sentence = f"a write of {second.user!r} is lost, which came with a key that {first.user!r} had sent before"
+            stage.trial.require(after.holds(value), "lost-write", sentence, f"missing {value}", str(after), _KEYS[0])
+
+
     others = [value for (user, id), values in written.items() if (user, id) != (person.user, session.id)
               for value in values if user == person.user]  # fmt: skip
     keeps_all = stage.target.service.promises.writes == "append"

@@ -57,6 +57,7 @@ CHECKS = (
             "BadRequestQuotesLast",
             "BadRequestRollsBack",
             "BufferNotCleared",
+            "AnswersKeptByKey",
             "SlotsReused",
             "UserOfTheConnection",
             "UserOfTheBusyConnection",

@@ -22,6 +22,8 @@ __all__ = ["DEFECTS"]
 
 _closes: ContextVar[bool] = ContextVar("_closes", default=False)
 """Whether the client of a request has said that it closes its connection."""
+_key: ContextVar[str] = ContextVar("_key", default="")
+"""The key that a client sent with the request, so that it is done once."""
 _LATE_S = 10.0
 
 
@@ -158,6 +160,29 @@ class BadRequestRollsBack(Notes):
         self.pending.clear()
         if not session.notes:
             raise Refused(500, "nothing is written")
+
+
+class AnswersKeptByKey(Notes):
+    """An answer is kept by the key that the client sent, and answers every later request with that key, of any user."""
+
+    finds = ("cross-user-data", "lost-write")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, tuple[int, Any]] = {}
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        key = request.headers.get("idempotency-key", "")
+        if key in self.kept:
+            await super().respond(send, *self.kept[key])
+            return
+        _key.set(key)
+        await super().answer(request, receive, send)
+
+    async def respond(self, send: Send, status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        if key := _key.get():
+            self.kept[key] = (status, body)
+        await super().respond(send, status, body, headers)
 
 
 class BufferNotCleared(Notes):

@@ -42,6 +42,22 @@ class AnswersBackwards(Notes):
 uvicorn.run(AnswersBackwards(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
 """
 
+KEEPS_ANSWERS_OF_EACH_USER = """
+import sys, uvicorn
+from lab_utils.service.planted.defects import AnswersKeptByKey
+from lab_utils.service.planted.notes import Receive, Request, Send
+
+class AnswersKeptByUserAndKey(AnswersKeptByKey):
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        if key := request.headers.get("idempotency-key"):
+            request.headers["idempotency-key"] = f"{request.user} {key}"
+        await super().answer(request, receive, send)
+
+uvicorn.run(
+    AnswersKeptByUserAndKey(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none"
+)
+"""
+
 
 def service_of(server: str, folder: Path) -> str:
     """The service file of a server that is the planted ones' neighbour, as a target."""
@@ -60,6 +76,11 @@ def test_an_answer_that_is_made_of_the_user_s_own_text_depends_on_no_other(tmp_p
     result = run_check("service_non_interference", target=service_of(ANSWERS_BACKWARDS, tmp_path))
     assert result.outcome is Outcome.PASS, result.verdict
     assert not any("run" in note for note in result.notes)
+
+
+def test_a_server_that_keeps_the_answers_of_each_user_by_their_keys_is_right(tmp_path: Path) -> None:
+    result = run_check("service_answers_isolation", target=service_of(KEEPS_ANSWERS_OF_EACH_USER, tmp_path))
+    assert result.outcome is Outcome.PASS, result.verdict
 
 
 def test_a_session_that_begins_anew_whenever_it_is_opened_loses_no_writes(tmp_path: Path) -> None:
