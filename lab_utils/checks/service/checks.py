@@ -255,7 +255,7 @@ CHECKS = (
         looks_like="The server is restarted every night, and nobody remembers why.",
         body=_Late("load", "memory"),
         measures=True,
-        planted=("EndedSessionsKept", "AbandonedRunsKept", "DescriptorsKept", "ThreadsKept"),
+        planted=("EndedSessionsKept", "AnsweredRunsKept", "AbandonedRunsKept", "DescriptorsKept", "ThreadsKept"),
         needs=_NEEDS,
     ),
 )

@@ -134,8 +134,10 @@ async def memory(stage: Stage) -> None:
             await person.write(session, rng.randbytes(size // 2).hex())
             if service.may("read"):
                 await person.ask("read", session)
-            # A user who leaves in the middle: what an abandoned request and a dropped stream hold goes too.
             if service.may("run"):
+                # What a run that is answered holds goes too: as a trace, or in a memory of the agent's own.
+                await person.ask("run", session, value=rng.randbytes(size // 2).hex())
+                # A user who leaves in the middle: what an abandoned request and a dropped stream hold goes too.
                 await person.door.abandon("run", session, {"value": rng.randbytes(size // 2).hex()}, 0)
                 # Two requests more, one after another: by then the one before has begun. After the end of its session
                 # it would be refused, and hold nothing. A server that answers none meanwhile has begun, too.

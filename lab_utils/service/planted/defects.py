@@ -1548,6 +1548,17 @@ class EndedSessionsKept(Notes):
         self.__dict__.setdefault("ended", []).append(session)
 
 
+class AnsweredRunsKept(Notes):
+    """A run that is answered leaves its text in a list of traces, which nobody reads; one that is dropped does not."""
+
+    finds = ("memory-kept",)
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        reply = await super().think(session, text)
+        self.__dict__.setdefault("traces", []).append(text)
+        return reply
+
+
 class AbandonedRunsKept(_SlowToLeavers):
     """A run has its prompt in a table until it has answered: one that is abandoned stays there."""
 
