@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,15 +23,18 @@ from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["answers", "non_interference", "updates"]
 
-_LOST_STATUSES = (401, 403, 404, 410)
 _KEYS = ("Idempotency-Key", "X-Idempotency-Key", "X-Request-Id")
 """Headers in which a client names a request, so that a server does it once, however often it is sent."""
+_LOST_STATUSES = (401, 403, 404, 410)
 _FRESH = 6
 _LONGER = 4
 _CROWD = 3
 _MANY = 30
 _TRIES, _OPENS = 3, 4
 """Ids that are opened several times at once, and how often each."""
+_FIRST = 7_000_003
+_DOUBLED = 20
+"""So many amounts are each the double of the one before."""
 _NUMBERS = ("add", "total")
 """Words whose answer is a number: there, a larger one is another's data."""
 
@@ -121,12 +125,12 @@ async def answers(stage: Stage) -> None:
         await _read_back(stage, person, session, written)
     if keeps and len(people) > 1:
         await _over_one_connection(stage, [next(one for one in sessions if one[0] is who) for who in people[:_CROWD]])
+    if len(people) > 1:
+        await _with_one_key(stage, people[0], people[1])
     for stream, (person, _) in zip(streams, listening, strict=True) if streams else ():
         for event in stream.events if service.promises.own_events else ():
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
     if crowd.public:
-    if len(people) > 1:
-        await _with_one_key(stage, people[0], people[1])
         trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {crowd.public[0]}")
     trial.judge(only_own(stage.seen, users))
     if keys := _keys(stage, sessions):
@@ -190,10 +194,6 @@ async def _over_one_connection(stage: Stage, sessions: Sequence[tuple[Person, Se
     await overlapped(stage.trial, (read(*place) for place in places * _FRESH))
 
 
-async def _read_back(stage: Stage, person: Person, session: Session, written: dict[tuple[str, str], list[str]]) -> None:
-    """Read over fresh connections, which reach any worker: all that was taken is there, and nothing of the user's other
-    sessions."""
-    own = written.get((person.user, session.id), [])
 async def _with_one_key(stage: Stage, first: Person, second: Person) -> None:
     """Two users send requests with one key of a client's making, as they may by chance, or where clients count: each
     request is carried out for its own user, and answered anew. A server may refuse the second."""
@@ -225,10 +225,16 @@ async def _with_one_key(stage: Stage, first: Person, second: Person) -> None:
             stage.trial.require(after.holds(value), "lost-write", sentence, f"missing {value}", str(after), _KEYS[0])
 
 
+async def _read_back(stage: Stage, person: Person, session: Session, written: dict[tuple[str, str], list[str]]) -> None:
+    """Read over fresh connections, which reach any worker: all that was taken is there, and nothing of the user's other
+    sessions."""
+    own = written.get((person.user, session.id), [])
     others = [value for (user, id), values in written.items() if (user, id) != (person.user, session.id)
               for value in values if user == person.user]  # fmt: skip
-    keeps_all = stage.target.service.promises.writes == "append"
-    for _ in range(_FRESH if stage.target.service.workers > 1 else 2):
+    service = stage.target.service
+    keeps_all = service.promises.writes == "append"
+    connections = _FRESH if service.workers > 1 else 2
+    for _ in range(connections):
         again = stage.person(person.user, name=f"{person.user} again")
         answer = await again.ask("read", session)
         await again.leave()
@@ -244,6 +250,21 @@ async def _with_one_key(stage: Stage, first: Person, second: Person) -> None:
             sentence = f"a session of {person.user!r} holds data written to another one of theirs"
             stage.trial.find("cross-session-data", sentence, f"{strays[0]} in session {session.id}", str(answer))
         stage.trial.require(answer.status != 0, "no-answer", f"a read of {person.user!r} was not answered", str(answer))
+    if own and not keeps_all:
+        await _replaced(stage, person, session, connections)
+
+
+async def _replaced(stage: Stage, person: Person, session: Session, connections: int) -> None:
+    """A value takes the place of those that were read over the same connections before: no worker shows an old one."""
+    last = await person.write(session)
+    for _ in range(connections):
+        again = stage.person(person.user, name=f"{person.user} again")
+        answer = await again.ask("read", session)
+        await again.leave()
+        if answer.is_done and not answer.holds(last):
+            sentence = f"the last value that {person.user!r} wrote is not read over another connection"
+            stage.trial.find("lost-write", sentence, f"missing {last}", str(answer))
+            break
 
 
 def _private(stage: Stage) -> Sequence[str]:
@@ -278,6 +299,7 @@ async def _counters(stage: Stage) -> None:
     sessions = [await person.open_alike() for person in people]
     others = [(await person.try_to_open())[0] for person in people]
     amounts: dict[str, int] = {}
+    rng = random.Random(trial.seed)
     first = await people[0].ask("total", sessions[0])
     if not first.is_done or first.value not in (0, None):
         raise CannotTry(f"the total of a new session is not 0: {first}")
@@ -286,7 +308,9 @@ async def _counters(stage: Stage) -> None:
         for _ in range(4 * int(trial.parameters["requests_per_user"])):
             # A caller each, so that an operation is known by its client's name.
             adder = Person(stage, person.user, person.door, f"{person.user} update {len(amounts)}")
-            amounts[adder.name] = 1 << (len(amounts) % 20) if len(amounts) < 20 else 1_000_003 * len(amounts)
+            # Of the first, no two sums are the same; of the others none by more than chance, where one counts twice.
+            drawn = 1_000_003 * len(amounts) + rng.randrange(1_000_003)
+            amounts[adder.name] = drawn if len(amounts) >= _DOUBLED else 1 << len(amounts)
             adders.append((adder, session))
     adds = [adder.ask("add", session, number=True, amount=amounts[adder.name]) for adder, session in adders]
     await overlapped(trial, adds)
@@ -299,10 +323,13 @@ async def _counters(stage: Stage) -> None:
             answer = await person.ask("total", other, number=True)
             sentence = f"a session of {person.user!r} holds a total that was added up in another one of theirs"
             trial.require(answer.value in (0, None), "cross-session-data", sentence, f"session {other.id}: {answer}")
-            if answer.value in (0, None) and (await person.ask("add", other, amount=1)).is_done:
+            if answer.value in (0, None) and (await person.ask("add", other, amount=_FIRST)).is_done:
                 # Kept for the user, and shown for the session: it comes out with the session's own first addition.
                 answer = await person.ask("total", other, number=True)
-                trial.require(answer.value == 1, "cross-session-data", sentence, f"session {other.id}: {answer}")
+                if is_repeated := isinstance(answer.value, int) and answer.value > 0 and answer.value % _FIRST == 0:
+                    sentence = f"the first update of a session of {person.user!r} counts more than once"
+                anomaly = "phantom-update" if is_repeated else "cross-session-data"
+                trial.require(answer.value == _FIRST, anomaly, sentence, f"session {other.id}: {answer}")
     ops = trial.history.where(action="add")
     made = [Update(op, amounts[op.client]) for op in ops if op.client in amounts]
     # A file may leave out where the answers of `add` hold the number, or they hold none.
