@@ -58,6 +58,48 @@ uvicorn.run(
 )
 """
 
+TWO_WORKERS = """
+import sys, uvicorn
+from lab_utils.service.planted.notes import Notes, Receive, Refused, Request, Send, Session
+
+class TwoWorkers(Notes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: dict[int, int] = {}
+        self.shown_by: tuple[dict[str, list[str]], ...] = ({}, {})
+
+    def read_by(self, request: Request) -> dict[str, list[str]]:
+        # Connections come to one worker and the other in turn.
+        return self.shown_by[self.workers.setdefault(request.port, len(self.workers) % 2)]
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        if request.method == "POST" and request.parts[2:] == ["notes"]:
+            self.read_by(request).pop(self.key(request.user, request.parts[1]), None)
+        await super().answer(request, receive, send)
+
+    async def write(self, session: Session, text: str) -> None:
+        if not text:
+            raise Refused(400, "no JSON")
+        session.notes[:] = [text]
+
+    def shown(self, request: Request, session: Session) -> dict[str, object]:
+        own = {} if FORGETS else self.read_by(request)
+        return {"notes": own.setdefault(self.key(session.user, session.id), list(session.notes))}
+
+FORGETS = True
+uvicorn.run(TwoWorkers(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
+"""
+COUNTS_TWICE = """
+import sys, uvicorn
+from lab_utils.service.planted.notes import Notes, Session
+
+class CountsTwice(Notes):
+    async def add(self, session: Session, amount: int) -> int:
+        return await super().add(session, 2 * amount)
+
+uvicorn.run(CountsTwice(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off", ws="none")
+"""
+
 
 def service_of(server: str, folder: Path) -> str:
     """The service file of a server that is the planted ones' neighbour, as a target."""
@@ -81,6 +123,22 @@ def test_an_answer_that_is_made_of_the_user_s_own_text_depends_on_no_other(tmp_p
 def test_a_server_that_keeps_the_answers_of_each_user_by_their_keys_is_right(tmp_path: Path) -> None:
     result = run_check("service_answers_isolation", target=service_of(KEEPS_ANSWERS_OF_EACH_USER, tmp_path))
     assert result.outcome is Outcome.PASS, result.verdict
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_worker_that_shows_a_replaced_value_is_found(forgets: bool, tmp_path: Path) -> None:
+    target = service_of(TWO_WORKERS.replace("FORGETS = True", f"FORGETS = {forgets}"), tmp_path)
+    file = Path(target.removeprefix("service:"))
+    text = file.read_text().replace("resumes = true", 'resumes = true\nwrites = "replace"')
+    file.write_text(f"workers = 2\n{text}")
+    result = run_check("service_answers_isolation", target=target)
+    found = {finding.anomaly for finding in result.verdict.findings}
+    assert found == (set() if forgets else {"lost-write"}), result.verdict
+
+
+def test_updates_that_count_twice_are_no_other_user_s(tmp_path: Path) -> None:
+    result = run_check("service_concurrent_updates", target=service_of(COUNTS_TWICE, tmp_path))
+    assert {finding.anomaly for finding in result.verdict.findings} == {"phantom-update"}, result.verdict
 
 
 def test_a_session_that_begins_anew_whenever_it_is_opened_loses_no_writes(tmp_path: Path) -> None:
