@@ -237,7 +237,7 @@ def _is_clear(taken: Sequence[float], limit: float) -> bool:
 
 def _quantities(tree: Tree) -> dict[str, float]:
     return {
-        "memory": float(tree.uss),
+        "memory": float(tree.own),
         "descriptors": float(tree.descriptors),
         "threads": float(tree.threads),
         "connections": float(tree.connections),
