@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lab_utils.service
-from lab_utils.cli import main
+from lab_utils.cli import check_service, main
 from lab_utils.cli.check_service import _alike
 from lab_utils.cli.plan import of_target
 from lab_utils.service.credentials import Credentials
@@ -280,6 +280,18 @@ def test_a_stream_s_events_stand_below_its_request(file: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     request = next(number for number, line in enumerate(lines) if line.startswith("stream: GET"))
     assert request < next(number for number, line in enumerate(lines) if line.startswith("  event "))
+
+
+def test_a_server_that_drops_its_connection_may_take_longer_than_a_moment_to_end(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As long as a machine that others load takes: no moment is long enough there.
+    monkeypatch.setattr(check_service, "_MOMENT_S", 0.0)
+    file.write_text(file.read_text().replace("ready_within_s = 60", "").replace(f'{START}, "right"', f'"-c", "{ENDS}"'))
+    assert main(["check-service", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "the server has ended; the last lines that it wrote" in out
+    assert "no disk" in out
 
 
 def test_a_check_judges_a_service_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
