@@ -39,10 +39,10 @@ test: ## lint, check the types, build the documentation and run all tests
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache --no-logo
 	@# mypy has one core: the tests run beside it, and its answer comes last.
-	@echo "$(BIN)/mypy & $(BIN)/python -m pytest $(TESTS)"; mkdir -p build; $(BIN)/mypy >build/mypy.txt 2>&1 & types=$$!; \
+	@mkdir -p build; $(BIN)/mypy >build/mypy.txt 2>&1 & types=$$!; \
 	trap 'kill $$types; exit 130' INT TERM; \
 	$(BIN)/python -m pytest $(TESTS); tests=$$?; \
-	wait $$types; types=$$?; echo "$(BIN)/mypy"; cat build/mypy.txt; \
+	wait $$types; types=$$?; cat build/mypy.txt; \
 	exit $$((tests ? tests : types))
 
 docs: ## build the documentation to build/docs/index.html; a dead link or anchor stops it

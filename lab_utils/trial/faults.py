@@ -33,7 +33,7 @@ __all__ = [
 NO_CLEANUPS: Final = "cleanups: none was called, and agents may have none"
 """The part of a claim that is left out where no cleanup was called for anybody's agent."""
 
-UNKNOWN_TOOL: Final = "a tool that nobody made"
+UNKNOWN_TOOL: Final = "no-such-tool"
 """The name of a tool that no agent has: a run that asks for it may fail in whatever way."""
 _LAB: Final = str(Path(__file__).parents[1])
 _CHECKS: Final = str(Path(__file__).parents[1] / "checks")

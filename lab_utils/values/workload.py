@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ TRICKY = (
 )
 """Ids that a careless key mixes up: case, prefix, separator, look-alike letters, composed and decomposed accents."""
 
-PLAIN = frozenset(user for user in TRICKY if user.isascii() and user.isalnum())
+PLAIN = frozenset(user for user in TRICKY if re.fullmatch("[A-Za-z][A-Za-z0-9-]*", user))
 """Those of them that every target takes."""
 
 

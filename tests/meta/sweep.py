@@ -2,7 +2,7 @@
 
 As a program, in a process of its own (a test session's million objects would be counted with every check): the file
 that takes the results, the first check of every second one, "singles" or "adapters", the base, and the capabilities to
-do without, if not each in turn.
+do without, if not each in turn; or "one", and the path of a target's class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lab_utils.targets import TARGETS
 from lab_utils.values.profiles import CATEGORIES
 from tests.meta.lesser import Lesser, named
 
-__all__ = ["ADAPTERS", "OF_REGISTRIES", "Swept", "adapters", "capabilities_of", "singles"]
+__all__ = ["ADAPTERS", "OF_REGISTRIES", "Swept", "adapters", "capabilities_of", "one", "singles"]
 
 _PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
     {
@@ -117,6 +117,12 @@ def adapters(base: str, *, checks: Iterable[str]) -> Iterator[Swept]:
             yield swept
 
 
+def one(target: str, *, checks: Iterable[str]) -> Iterator[Swept]:
+    """Every check on the target of this path."""
+    for check in checks:
+        yield _tried(check, target, _PARAMETERS[CHECKS[check].category], ())
+
+
 def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, frozenset[Capability]]:
     Lesser.asked.clear()
     Lesser.asked_about.clear()
@@ -124,15 +130,20 @@ def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, fr
     if base == "agent_registry" and not lacks:
         # Once over real sockets, for which a check asks about more.
         parameters.pop("transport", None)
+    swept = _tried(check, named(base, lacks), parameters, lacks)
+    return swept, frozenset(Lesser.asked)
+
+
+def _tried(check: str, target: str, parameters: Mapping[str, int | str], lacks: Iterable[Capability]) -> Swept:
     # Left out of collections: each of a check's would walk through all imports.
     gc.collect()
     gc.freeze()
     # In this process, where the requests to the target can be seen.
-    result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
+    result = run_check(check, target=target, parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
     about = tuple(sorted(Lesser.asked_about))
-    return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text, about), frozenset(Lesser.asked)
+    return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text, about)
 
 
 if __name__ == "__main__":
@@ -142,7 +153,7 @@ if __name__ == "__main__":
     absent._OFTEN = absent._LEAST
     keys.SEPARATORS = keys.SEPARATORS[:2]  # type: ignore[assignment]
     incidents._WARM_UPS, interruptions._WARM_UPS, leak_hunt._LEAST_CYCLES = 6, 3, 6
-    _ways = {"singles": singles, "adapters": adapters}
+    _ways = {"singles": singles, "adapters": adapters, "one": one}
     _file, _first, _way, *_arguments = sys.argv[1:]
     _found = _ways[_way](*_arguments, checks=OF_REGISTRIES[int(_first) :: 2])
     Path(_file).write_text(json.dumps([asdict(one) for one in _found]), encoding="utf-8")

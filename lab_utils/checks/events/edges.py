@@ -21,7 +21,7 @@ _MISSED = 20
 """Thoughts while the phone is away."""
 _GOOD_FOR, _PASSES, _GOOD_FOR_LONG = 60.0, 90.0, 3_600.0
 """Seconds: far enough from each other that it does not matter how long anything takes here."""
-_GUEST = "a guest who has no session"
+_GUEST = "guest-without-session"
 _LAST_WORDS, _LAST_CHARACTERS = 61, 16_250
 """Thoughts until the moment in which the session ends, and their size: in all just less than the events kept for a
 client, and more than a server sends within the few turns of the end."""

@@ -13,7 +13,7 @@ from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["judge_aliasing", "spoil"]
 
-_USERS = ("one who spoils", "another who spoils")
+_USERS = ("spoils", "spoils-too")
 _DEEP = 60
 
 

@@ -27,7 +27,7 @@ async def _factories(trial: Trial) -> None:
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
     types = [f"helper-{number}" for number in range(each)]
     async with LeakHunt.opened(trial, [Recipe(name) for name in types], rows) as hunt:
-        await hunt.target.create("the anchor", types[0])
+        await hunt.target.create("anchor", types[0])
 
         async def fill(user: str) -> None:
             client = Caller(trial, hunt.target, f"client of {user}", user)

@@ -71,9 +71,9 @@ async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what
         await attempt(trial, ask(number), what)
 
 
-async def in_vain(trial: Trial, target: Target, user_of: Callable[[str], str], kind: str) -> None:
+async def in_vain(trial: Trial, target: Target, user_of: Callable[[int], str], kind: str) -> None:
     """Ask for an agent in each way that is to be refused for another reason than want of room, such as another user's
-    agent for adoption. That is another check's matter, and takes no place. `user_of`: who asks for what."""
+    agent for adoption. That is another check's matter, and takes no place. `user_of`: who asks, by number."""
     able, nothing = target.capabilities, "nothing-of-the-kind"
     asked: dict[str, Callable[[str], Awaitable[Any]]] = {"an unknown type": lambda user: target.create(user, nothing)}
     if Capability.PERMISSIONS in able:
@@ -85,8 +85,8 @@ async def in_vain(trial: Trial, target: Target, user_of: Callable[[str], str], k
         asked["odd data"] = lambda user: target.create_strict(user, kind, {"odd": object()})
     if Capability.ADOPTION in able:
         asked["another user's agent"] = lambda user: target.adopt(user, target.make_apart("another", kind))
-    for what, call in asked.items():
-        await attempt(trial, call(user_of(what)), f"a create with {what}", may_fail=True)
+    for number, (what, call) in enumerate(asked.items()):
+        await attempt(trial, call(user_of(number)), f"a create with {what}", may_fail=True)
 
 
 def is_refused(answer: object, *kinds: Refusal) -> bool:

@@ -51,7 +51,7 @@ class _Scene:
         recipes = [Recipe("helper", None, running, cleanup), Recipe("slow", running, None, cleanup)]
         scene = cls(trial, await trial.target(recipes, close_timeout=close_timeout, bounds=bounds), closed)
         if Capability.END in scene.target.capabilities:
-            first = of(trial, scene.target, "the first of all")
+            first = of(trial, scene.target, "first-of-all")
             await first.create("helper")
             await first.end()
             scene.cleans = bool(closed)
@@ -176,7 +176,7 @@ async def _idle(trial: Trial) -> None:
     scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
     # Ids that read alike: the use of one is no use of the others.
     used, idle, idle_too = trial.neighbours(3)
-    by_way = {f"{way}-caller".replace(" ", "-"): way for way in scene.uses()}
+    by_way = {f"{way}-caller".replace(" ", "-").replace("_", "-"): way for way in scene.uses()}
     await scene.come(idle, idle_too, used, "running", "making", "cancelled", *by_way)
     await _cancelled_run(scene, cut)
     for user, way in by_way.items():
@@ -350,7 +350,7 @@ async def age_ends(trial: Trial) -> None:
     """End those who are too old, however busy they were, but nobody who is busy now."""
     gate = Gate()
     scene = await _Scene.open(trial, Bounds(age_s=_AGE_S), OnlyFor({"running": gate}))
-    await scene.come("old", "old and used", "running")
+    await scene.come("old", "old-and-used", "running")
     run = asyncio.ensure_future(scene.use("running"))
     await trial.waiting.until(lambda: gate.inside == 1 or run.done())
     await _superseded(scene, "running")
@@ -362,16 +362,16 @@ async def age_ends(trial: Trial) -> None:
     scene.target.move_clock(0.3 * _AGE_S)
     # Another agent makes their session no younger, and neither does any other use.
     for way in scene.uses():
-        await scene.use_by(way, "old and used")
+        await scene.use_by(way, "old-and-used")
     if Capability.REMOVE in scene.target.capabilities:
-        await scene.give_back_one("old and used")
+        await scene.give_back_one("old-and-used")
     scene.target.move_clock(0.2 * _AGE_S)
     await scene.sweep()
     not_due = {
         "running": ("busy-ended", "an agent of theirs was running"),
         "young": ("ended-early", "had come not long ago"),
     }
-    scene.require_ended(["old", "old and used"], "when too old", not_due)
+    scene.require_ended(["old", "old-and-used"], "when too old", not_due)
     scene.target.move_clock(3 * _AGE_S)
     await scene.sweep()
     scene.require_ended(["young"], "at last", {"running": not_due["running"]})
@@ -381,7 +381,7 @@ async def age_ends(trial: Trial) -> None:
     await scene.sweep()
     scene.require_ended(["running"], "after the run", {})
     _require_nobody(trial, scene.target)
-    await scene.require_gone(["old and used"])
+    await scene.require_gone(["old-and-used"])
     await _with_a_failure(trial, Bounds(age_s=_AGE_S), _AGE_S)
     await _beside_a_sweep(trial, Bounds(age_s=_AGE_S), _AGE_S)
 

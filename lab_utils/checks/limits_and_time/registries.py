@@ -14,7 +14,7 @@ from lab_utils.values.workload import rows_for
 
 __all__ = ["several_registries"]
 
-_USER, _MAKER = "acme", "who makes"
+_USER, _MAKER = "acme", "maker"
 _MEMO = Command("read", {"key": "memo"})
 _CROWD = 6
 

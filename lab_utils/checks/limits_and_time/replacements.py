@@ -66,10 +66,10 @@ async def type_changes(trial: Trial) -> None:
     old = await make("old")
     duplicate = await register(recipes.make("a duplicate"))
     require_refused(trial, duplicate, Refusal.DUPLICATE, "not-refused", "a type that is registered again")
-    after = await make("after a duplicate")
+    after = await make("after-a-duplicate")
     if isinstance(after, Handle):
-        await use("after a duplicate", after)
-    require("after a duplicate", "the first", "an agent that is made after a refused duplicate")
+        await use("after-a-duplicate", after)
+    require("after-a-duplicate", "the first", "an agent that is made after a refused duplicate")
     gate.shut()
     task = asyncio.ensure_future(make("held"))
     await trial.waiting.until(lambda: gate.reached.is_set() or task.done())
@@ -77,7 +77,7 @@ async def type_changes(trial: Trial) -> None:
     replaced = await register(recipes.make("the second", requires=needs), replace=True)
     trial.require(replaced is None, "failed-operation", f"the replacement of a type {said(replaced)}", said(replaced))
     # Who was there before has had what the first recipe required.
-    for user in ("not allowed", "after a duplicate") if Capability.CREATE_ANEW in able else ("not allowed",):
+    for user in ("not-allowed", "after-a-duplicate") if Capability.CREATE_ANEW in able else ("not-allowed",):
         if needs:
             refused = await make(user)
             what = f"a create of {user!r} without the permission that the second recipe requires"
@@ -111,8 +111,8 @@ async def type_changes(trial: Trial) -> None:
             await attempt(trial, of(trial, target, user).end(), f"ending {user}")
     require("old", "the first", "an agent made before the replacement")
     require("held", "the first", "an agent that was being made during the replacement")
-    again = await make("after a duplicate", permissions=needs, thread="main")
+    again = await make("after-a-duplicate", permissions=needs, thread="main")
     if isinstance(after, Handle) and isinstance(again, Handle) and Capability.CREATE_ANEW in able:
-        made = recipes.used["after a duplicate made by the second"]
+        made = recipes.used["after-a-duplicate made by the second"]
         sentence = "a user who was there before the replacement gets agents of the first recipe after it"
         trial.require(made > 0, "wrong-recipe", sentence, said(again))

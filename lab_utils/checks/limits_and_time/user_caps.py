@@ -24,7 +24,7 @@ from lab_utils.trial.faults import Exited, Failure, Gate, OnlyFor, exiting
 
 __all__ = ["user_caps"]
 
-_FAILING = "whose cleanup fails"
+_FAILING = "cleanup-fails"
 _TURNS = 5
 """Steps of the loop, from none on, after which a create is cancelled."""
 Way = Callable[[Target, str], Awaitable[Any]]
@@ -102,7 +102,7 @@ async def _full_house(trial: Trial, way: str) -> None:
 
     handles = await _fill(trial, target, users)
     if Capability.LOOKUP in target.capabilities:
-        await of(trial, target, "a stranger").get("helper")
+        await of(trial, target, "stranger").get("helper")
     require_refused(trial, await come("late-0"), Refusal.CAPACITY, "over-limit", f"a {way} of one user too many")
     await refused_often(trial, lambda number: more(target, f"late-{number}"), f"a {way} of one user too many")
     _count(trial, target, len(users), "after users who were refused")
@@ -118,12 +118,12 @@ async def _full_house(trial: Trial, way: str) -> None:
         for _ in range(2):
             # Of the second one too many users are known to be let in: it ends nobody, and makes no room.
             await attempt(trial, of(trial, target, user).end(), "an end")
-        answer = await come(f"next after {user}")
+        answer = await come(f"next-after-{user}")
         is_in = not isinstance(answer, BaseException)
         sentence = f"{user!r} has left, and the place is lost: the next {way} {said(answer)}"
         trial.require(is_in, cause("place-lost", answer), sentence, said(answer))
         if is_in:
-            again = await come(f"one too many after {user}")
+            again = await come(f"too-many-after-{user}")
             require_refused(trial, again, Refusal.CAPACITY, "over-limit", f"the {way} after it")
 
 
@@ -152,7 +152,7 @@ async def _places_given_back(trial: Trial) -> None:
     early = [f"cancelled-after-{turns}" for turns in range(_TURNS)]
     target = await _opened(trial, OnlyFor(dict.fromkeys([*cancelled, *early], gate)))
     handles = await _fill(trial, target, trial.user_ids(_places(trial) - 1))
-    await in_vain(trial, target, lambda what: f"asks for {what}", "helper")
+    await in_vain(trial, target, "asks-in-vain-{}".format, "helper")
     for number in range(_places(trial)):
         await attempt(trial, of(trial, target, f"failing-{number}").create("failing"), "a create that fails")
         with suppress(Exited):
@@ -171,9 +171,9 @@ async def _places_given_back(trial: Trial) -> None:
         await attempt(trial, task, "a create that is cancelled")
     await trial.waiting.settle()
     _count(trial, target, len(handles), "after newcomers whose create was refused, failed or was cancelled")
-    last = await attempt(trial, of(trial, target, "the last one").create("helper"), "a create")
+    last = await attempt(trial, of(trial, target, "last").create("helper"), "a create")
     sentence = f"newcomers whose create was refused, failed or was cancelled keep their places: the next {said(last)}"
     if trial.require(isinstance(last, Handle), cause("place-lost", last), sentence, said(last)):
-        more = await attempt(trial, of(trial, target, "one too many").create("helper"), "a create")
+        more = await attempt(trial, of(trial, target, "one-too-many").create("helper"), "a create")
         what = "a create of one user too many, after newcomers whose create was refused, failed or was cancelled,"
         require_refused(trial, more, Refusal.CAPACITY, "over-limit", what)

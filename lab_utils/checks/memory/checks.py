@@ -34,7 +34,7 @@ _FEW = 50
 """Users of the second round to warm up, if there are more: the first was as large as it gets."""
 _ROWS_EACH = 8
 _MB = 1_000_000
-_ANCHOR = "the anchor"
+_ANCHOR = "anchor"
 _REQUEST: ContextVar[_Request] = ContextVar("_REQUEST")
 
 
@@ -132,7 +132,7 @@ async def _cleanup(trial: Trial) -> None:
     ]
     async with LeakHunt.opened(trial, recipes, rows) as hunt:
         anchor: Handle | None = await _keep_anchor(hunt)
-        warm_ups = [f"warm-up {number}" for number in range(_WARM_UPS)]
+        warm_ups = [f"warm-up-{number}" for number in range(_WARM_UPS)]
         trial.progress("warming up", 0.1)
         for user in warm_ups:
             await _all_visit(trial, hunt, [user])
@@ -224,7 +224,7 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     subscription = hunt.target.subscribe(user) if Capability.EVENTS in hunt.target.capabilities else None
     data = client.nested("context")
     await attempt(client, client.create("flaky", data=data))
-    await attempt(client, client.create("helper", data=data, context_user=f"not {user}"))
+    await attempt(client, client.create("helper", data=data, context_user=f"not-{user}"))
     handles = [await client.create("helper", data=data), await client.create("helper"), await client.create("untidy")]
     for handle in handles:
         await client.run(handle, write_note(user, 0))

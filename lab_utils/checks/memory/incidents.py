@@ -280,7 +280,7 @@ class _Incidents:
         await self._hunt.leave(user)
 
     async def _adopt(self, user: str) -> None:
-        another, own = self._apart(f"{user} too"), self._apart(user)
+        another, own = self._apart(f"{user}-too"), self._apart(user)
         await self._in_vain(self._target.adopt(user, another))
         await self._call("adopt", self._target.adopt(user, own))
         for refused in (own, another):
@@ -302,7 +302,7 @@ class _Incidents:
 
     async def _users_too_many(self, user: str) -> None:
         await self._guest(user)
-        await self._in_vain(self._target.create(f"{user} too", "helper"))
+        await self._in_vain(self._target.create(f"{user}-too", "helper"))
         await self._hunt.leave(user)
 
     async def _count(self, _: str) -> None:

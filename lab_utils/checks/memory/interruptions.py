@@ -16,8 +16,8 @@ from lab_utils.trial.faults import Gate
 __all__ = ["Interruptions", "judge_interruptions"]
 
 _WARM_UPS = 5
-_RESIDENT = "the interrupted"
-_PASSER_BY = "the passer-by"
+_RESIDENT = "interrupted"
+_PASSER_BY = "passer-by"
 _PLAN = (PlannedStep("first", "helper"), PlannedStep("second", "helper", ("first",)))
 
 

@@ -13,7 +13,7 @@ __all__ = ["CHECKS"]
 
 _ROWS_EACH = 8
 _MB = 1_000_000
-_RESIDENT = "the resident"
+_RESIDENT = "resident"
 _VISITORS = 2
 
 
@@ -59,7 +59,7 @@ async def _long_running(trial: Trial) -> None:
             if resident.can(Capability.MODEL):
                 await resident.run(kept, Command("ask", {"text": "What now?"}))
             for place in range(_VISITORS):
-                visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor {number:09d}/{place}")
+                visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor-{number:09d}-{place}")
                 if place and visitor.can(Capability.GET_OR_CREATE):
                     guest = await visitor.get_or_create("helper")
                 else:

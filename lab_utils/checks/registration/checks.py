@@ -91,15 +91,15 @@ def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
     if can_find:
         yield client.get("helper")
     if can_refuse:
-        yield client.create("helper", context_user=f"not {user}")
-    yield client.create("no such type")
+        yield client.create("helper", context_user=f"not-{user}")
+    yield client.create("no-such-type")
     yield client.create("flaky", data=data)
     for thread in threads:
         yield client.create("helper", thread=thread, data=data)
     if can_refuse:
-        yield client.create("helper", context_user=f"not {user}")
+        yield client.create("helper", context_user=f"not-{user}")
     if can_find:
-        yield client.get("helper", "a thread that nobody uses")
+        yield client.get("helper", "unused-thread")
     yield client.create("helper", thread=first, data=data)
     yield client.create("analyst", thread=first, data=data, connect=False)
     yield client.create("flaky", data=data)
@@ -180,7 +180,7 @@ async def _retrieval(trial: Trial) -> None:
         if not client.can(Capability.LOOKUP):
             return
         for agent_type in ("helper", "analyst"):
-            for thread in (*threads, None, *(["a thread that nobody uses"] if has_threads else [])):
+            for thread in (*threads, None, *(["unused-thread"] if has_threads else [])):
                 await client.get(agent_type, thread)
 
     failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
@@ -201,9 +201,9 @@ async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None
     counted = Capability.POPULATION in target.capabilities
     before = target.population() if counted else None
     for user in users:
-        stranger = trial.client(target, "a stranger", f"{user} who is not")
+        stranger = trial.client(target, "a stranger", f"not-{user}")
         trial.require(await stranger.get("helper") is None, "phantom-agent", f"{stranger.user!r} has an agent")
-        found = await trial.client(target, f"client of {user}", user).get("a type that nobody made")
+        found = await trial.client(target, f"client of {user}", user).get("no-such-type")
         trial.require(found is None, "phantom-agent", f"{user!r} has an agent of a type that nobody made")
     after = target.population() if counted else None
     trial.require(

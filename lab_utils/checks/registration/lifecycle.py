@@ -19,7 +19,7 @@ __all__ = ["CHECKS", "threads_of"]
 
 _ROWS_EACH = 12
 _LAST_REMOVED = "remove of the last agent"
-_THREADS = ("main", "Main", "main:1", "1", "01")
+_THREADS = ("main", "Main", "main-1", "m1", "m01")
 
 
 def threads_of(trial: Trial) -> list[str]:

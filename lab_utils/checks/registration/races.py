@@ -154,7 +154,7 @@ async def _waiting_for_nobody(races: Races, gate: Gate, slow: str) -> None:
         if allowance.is_over():
             trial.leave_out(f"{_OTHERS - first} of {_OTHERS} users who create while another user's factory is held")
             break
-        users = [f"another {number}" for number in range(first, first + _AT_ONCE)]
+        users = [f"another-{number}" for number in range(first, first + _AT_ONCE)]
         others = [Caller(trial, races.target, f"the creator of {user}", user) for user in users]
         creates = {other.user: asyncio.ensure_future(other.create("turns")) for other in others}
         if not await trial.waiting.until(lambda creates=creates: all(map(asyncio.Task.done, creates.values()))):  # type: ignore[misc]
@@ -380,7 +380,7 @@ async def _over_an_end(races: Races, gates: dict[str, Gate]) -> None:
 
 async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
     """Cancel a caller after so many turns of the loop; the agents held then must agree with its answer."""
-    user = f"{action}-{turns}"
+    user = f"{action.replace('_', '-')}-{turns}"
     client = races.client("the cancelled one", user)
     work = client.create("turns") if action == "create" else client.get_or_create("turns")
     task = asyncio.create_task(work)

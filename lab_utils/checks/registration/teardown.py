@@ -24,7 +24,7 @@ from lab_utils.values.workload import canary, nested, rows_for
 __all__ = ["CHECKS", "RUNS"]
 
 _USER, _OTHER = "ann", "ben"
-_FAILING, _CUT = "amy, whose cleanup fails", "bob, whose cleanup ends with a CancelledError of its own"
+_FAILING, _CUT = "amy-cleanup-fails", "bob-cleanup-cancels-itself"
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S

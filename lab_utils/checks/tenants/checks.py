@@ -200,7 +200,7 @@ async def _order(trial: Trial) -> None:
     calls: each adds one to a number, and is answered its place."""
     gate = Gate()
     target = await trial.target([Recipe("desk", on_run=gate)])
-    owner = trial.client(target, "owner in line", "who waits in line")
+    owner = trial.client(target, "owner in line", "waits-in-line")
     desk = await owner.create("desk")
     one_more = Command("add", {"key": "served", "amount": 1, "pause_s": 0.0})
     runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(owner.run(desk, one_more))]

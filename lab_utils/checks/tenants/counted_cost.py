@@ -59,13 +59,13 @@ async def judge_cost_of_ending(trial: Trial) -> None:
     target = await trial.target([Recipe("helper")])
     # Not counted: modules are imported at the first, and Python 3.12 and 3.13 begin to count where they have counted.
     for number in range(2):
-        await _ending(target, f"first to leave {number}")
+        await _ending(target, f"leaves-first-{number}")
     costs = {}
     for others in (_FEW, _MANY):
         for first in range(_FEW if others == _MANY else 0, others, _AT_ONCE):
             await _come(trial, target, range(first, min(first + _AT_ONCE, others)))
         # The least of several: a collection, or a table that shrinks, may fall into one of them.
-        costs[others] = min([await _ending(target, f"leaving {n}") for n in range(_ENDINGS)])
+        costs[others] = min([await _ending(target, f"leaving-{n}") for n in range(_ENDINGS)])
     few, many = costs.values()
     if not few or not many:
         reason = "no bytecodes were counted: this interpreter counts none, or the target calls sys.settrace"
@@ -79,7 +79,7 @@ async def judge_cost_of_ending(trial: Trial) -> None:
 
 async def _come(trial: Trial, target: Target, numbers: Iterable[int]) -> None:
     # Nobody records a thousand calls; their ends must be reported all the same, for a slow target has not stopped.
-    creates = (Caller(trial, target, "others", f"other {number}").create("helper") for number in numbers)
+    creates = (Caller(trial, target, "others", f"other-{number}").create("helper") for number in numbers)
     for answer in await trial.waiting.together(creates):
         if isinstance(answer, BaseException):
             raise answer

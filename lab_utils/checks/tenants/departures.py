@@ -88,7 +88,7 @@ async def _cleans(trial: Trial) -> bool:
     """Whether a cleanup is called for an agent whose session ends: agents may have none at all."""
     faults = _Faults.of(())
     target = await trial.target(faults.recipes())
-    first = trial.client(target, "the first of all", "the first of all")
+    first = trial.client(target, "the first of all", "first-of-all")
     await first.create(_TYPES[0])
     await first.end()
     await trial.stop(target)

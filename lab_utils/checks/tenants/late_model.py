@@ -23,8 +23,8 @@ from lab_utils.values.workload import canary
 
 __all__ = ["judge_late_model"]
 
-_ONE: Final = "Ann.of-the-silent-model"
-_THERE: Final = ("ann.of-the-silent-model", "ben")
+_ONE: Final = "Ann-of-the-silent-model"
+_THERE: Final = ("ann-of-the-silent-model", "ben")
 _NEW: Final = ("cem", "dee", "eve")
 """Customers who come while the model is silent, when it has answered, and at last."""
 _SILENT_S: Final = 3_600.0

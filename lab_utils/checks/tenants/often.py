@@ -9,7 +9,7 @@ import random
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule,
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.standin import Asked, Fault, Misbehaviour
-from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Subscription, Target
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Subscription, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_checks_own
 from lab_utils.values.limits import limited
@@ -41,6 +41,8 @@ _CALLS: Final = ("read", "create", "total", "ask", "get", "listen")
 _ONE: Final = "\ufb01na.b-c_d+e@f:g/h|i#J\u00e9,k  l"
 """An id that many careless comparisons shorten or change: `alike_to` returns those that they take for it."""
 _BUSY: Final = (_ONE, "0042")
+_PLAIN_BUSY: Final = ("Fina-b-c", "k0042")
+"""Those who call instead, where the target refuses an odd id."""
 _CROWD: Final = tuple(f"one-of-a-crowd-{number}" for number in range(8))
 """Customers who all fail: more than any plausible circuit breaker takes for somebody else's fault."""
 _BEGINS_S: Final = 0.1
@@ -108,6 +110,7 @@ class _Way:
     needs: frozenset[Capability] = frozenset()
     is_of_crowd: bool = False
     is_in_line: bool = False
+    ones: tuple[str, str] = _BUSY
 
     @property
     def who(self) -> str:
@@ -149,7 +152,7 @@ class _Way:
         be, and is perhaps closed to all."""
         if self.is_of_crowd:
             return _CROWD
-        return _BUSY[:1] if self.succeeds or self.is_in_line or self.place == "model" else _BUSY
+        return self.ones[:1] if self.succeeds or self.is_in_line or self.place == "model" else self.ones
 
 
 _TOOLS, _MODEL = frozenset({Capability.TOOLS}), frozenset({Capability.MODEL})
@@ -178,13 +181,14 @@ _WAYS: Final = (
 
 class _History:
     """One history of a fresh target, in which these customers call so often. `observed` holds the answers to everybody
-    but the first of `_BUSY`."""
+    but the first of the way's `ones`."""
 
     def __init__(self, make_target: Callable[[], Target], way: _Way, often: Mapping[str, int]) -> None:
         self.observed: dict[str, list[Observed]] = {}
         self._make, self._way, self._often = make_target, way, often
         self._target: Target
-        self._others = [*alike_to(_ONE, _SIGNS if way.succeeds else _SIGNS[:2]), "42"]
+        one, padded = way.ones
+        self._others = [*alike_to(one, _SIGNS if way.succeeds else _SIGNS[:2]), padded.replace("0", "")]
         many = max(_FEW, _MANY - len(self._others)) if way.succeeds else _FEW
         if way.is_of_crowd:
             # Whose ids are alike has been asked, and the crowd's are not.
@@ -197,6 +201,7 @@ class _History:
         self._faults = itertools.cycle(_FAULTS)
         self._let_go = asyncio.Event()
         self.failed = 0
+        self.refuses_odd = False
         self.still_refused: Finding | None = None
 
     async def whole(self, stage: Stage) -> None:
@@ -220,7 +225,7 @@ class _History:
         cleanup = self._hook("cleanup") if self._way.place == "cleanup" else None
         recipes = [Recipe(name, self._hook("create"), self._hook("run"), cleanup) for name in ("helper", "second")]
         rng = random.Random(0)
-        there = dict.fromkeys((*_BUSY, *self._way.busy))
+        there = dict.fromkeys((*self._way.ones, *self._way.busy))
         await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*there, *self._others)}, 5.0)
         # Every second one is there from the beginning.
         for user in (*there, *self._others[::2]):
@@ -228,6 +233,7 @@ class _History:
                 self._handles[user] = await target.create(user, "helper")
             except Exception as error:
                 self._explorable(error)
+                self.refuses_odd |= user in _BUSY and getattr(error, "kind", None) is Refusal.INVALID_USER
         self._is_at_it = True
         held: list[asyncio.Future[Any]] = []
         for user, times in self._often.items():
@@ -254,7 +260,7 @@ class _History:
                 await self._at_once(self._way.busy, self._way.asked_last)
             await self._at_once(self._others, self._way.asked_last)
         # Whether these are refused for failures of their own is their own affair.
-        for user in _CROWD if self._way.is_of_crowd else _BUSY[:1]:
+        for user in _CROWD if self._way.is_of_crowd else self._way.ones[:1]:
             self.observed.pop(user, None)
         self._let_go.set()
         if self._way.place == "cleanup":
@@ -394,6 +400,7 @@ class _Comparison:
         self.left_out: list[str] = []
         self.histories = self.observations = 0
         self._make, self._progress = make_target, progress
+        self._refuses_odd = False
         self._quiet: dict[tuple[object, ...], Mapping[str, Sequence[Observed]]] = {}
 
     def whole(self) -> str:
@@ -406,6 +413,9 @@ class _Comparison:
                     f"others beside customers who call again and again, for want of time: a call takes {seconds:.2g} s"
                 )
                 return ""
+            if self._refuses_odd_ids(ways[0]):
+                self.left_out.append("others beside one who calls again and again and has an odd id, which is refused")
+                ways = [replace(way, ones=_PLAIN_BUSY) for way in ways]
             for number, way in enumerate(ways):
                 if own.seconds() > _OWN_S or len(self.findings) >= _ENOUGH:
                     why = "after enough findings" if self.findings else "for want of time"
@@ -422,13 +432,22 @@ class _Comparison:
             return str(missing)
         return ""
 
-    def _compare(self, way: _Way) -> None:
-        one, *rest = way.busy
-        often = dict.fromkeys(rest, way.times[0])
+    def _refuses_odd_ids(self, way: _Way) -> bool:
+        self._alone(way)
+        if self._refuses_odd:
+            self._quiet.clear()
+        return self._refuses_odd
+
+    def _alone(self, way: _Way) -> Mapping[str, Sequence[Observed]]:
         key = way.asked, way.asked_last, way.is_in_line
         if key not in self._quiet:
             self._quiet[key] = self._lived(way, {})
-        alone = dict(self._quiet[key])
+        return self._quiet[key]
+
+    def _compare(self, way: _Way) -> None:
+        one, *rest = way.busy
+        often = dict.fromkeys(rest, way.times[0])
+        alone = dict(self._alone(way))
         if not way.succeeds and not way.is_of_crowd:
             # Whether these are refused for failures of their own is their own affair, and is the same alone.
             alone |= {user: self._lived(way, often)[user] for user in rest}
@@ -443,9 +462,7 @@ class _Comparison:
 
     def _differs_anyway(self, way: _Way) -> bool:
         """Whether the target does not do the same twice; then it is not blamed."""
-        differs = bool(
-            not_interfered(self._quiet[way.asked, way.asked_last, way.is_in_line], self._lived(way, {})).findings
-        )
+        differs = bool(not_interfered(self._alone(way), self._lived(way, {})).findings)
         if differs:
             self.left_out.append(f"others beside {way.described}: answers differ from one history to the next")
         return differs
@@ -455,6 +472,7 @@ class _Comparison:
         with virtual_clocks():
             outcome = run_schedule(history.whole, most_steps=_STEPS)
         self.histories += 1
+        self._refuses_odd = history.refuses_odd
         if often and way.place == "model" and not history.failed:
             self.left_out.append(f"others beside {way.described}: no model in the process failed")
         if history.still_refused is not None and not self.findings:

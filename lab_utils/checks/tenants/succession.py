@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
@@ -186,7 +187,8 @@ async def judge_succession(trial: Trial) -> None:
     whats = ["a write", "a thought", "a create"]
     whats += ["a get_or_create"] if Capability.GET_OR_CREATE in target.capabilities else []
     whats += ["a plan"] if Capability.SUPERVISION in target.capabilities else []
-    everybody = [_Returning(trial, target, f"who left in {what}", what) for what in whats]
+    users = ["left-in-" + re.sub("[ _]", "-", what) for what in whats]
+    everybody = [_Returning(trial, target, user, what) for user, what in zip(users, whats, strict=True)]
     # A target's log of the failures made here is not for the terminal of the person who runs the check.
     with recorded_logs():
         try:
@@ -224,7 +226,7 @@ async def judge_successors(trial: Trial) -> None:
 
     owners: dict[str, str] = {}
     reused: list[str] = []
-    staying = await target.create("who stays", "helper")
+    staying = await target.create("stays", "helper")
     pausing = Command("add", {"key": "number", "amount": 1, "pause_s": _PAUSE_S})
 
     async def leave(place: int, user: str, handle: Handle) -> None:

@@ -111,8 +111,8 @@ def test_a_cycle_has_every_operation() -> None:
         "cancelled runs": cycles,
         "cancelled creates": cycles,
         "resets": cycles,
-        "attached to the interrupted": 2 * cycles,
-        "attached to the passer-by": cycles,
+        "attached to interrupted": 2 * cycles,
+        "attached to passer-by": cycles,
         "plans": cycles,
         "sockets": 2 * cycles,
     }

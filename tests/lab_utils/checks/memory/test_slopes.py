@@ -259,7 +259,7 @@ def test_in_every_cycle_visitors_come_by_either_way_of_making(tmp_path: Path) ->
     few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
     run_check("long_running_session_resource_management", target=Counting, parameters=few)
     users_by_way = json.loads((tmp_path / "asked.json").read_text())
-    visitors = {way: {user for user in users if user.startswith("visitor ")} for way, users in users_by_way.items()}
+    visitors = {way: {user for user in users if user.startswith("visitor-")} for way, users in users_by_way.items()}
     assert len(visitors["create"]) == len(visitors["get_or_create"]) >= 12
     assert not visitors["create"] & visitors["get_or_create"]
 

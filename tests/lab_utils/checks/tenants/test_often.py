@@ -15,7 +15,7 @@ from lab_utils.checks.tenants import often
 from lab_utils.checks.tenants.often import _Comparison, alike_to
 from lab_utils.target import Command, Handle, Refusal, Refused
 from lab_utils.targets.planted.golden_path.prompts import Asking, Between
-from lab_utils.targets.planted.tenants.counting import BreakerOfTool, LimitOfAlikeIds
+from lab_utils.targets.planted.tenants.counting import BreakerOfTool, LimitOfAlikeIds, LimitOfEachUser
 from lab_utils.targets.reference import ReferenceTarget, Session
 from registry import Completion, LLMFailed, Prompt
 
@@ -78,6 +78,19 @@ class PlainIds(ReferenceTarget):
 def test_a_customer_whose_id_is_refused_is_not_missed_afterwards() -> None:
     assert compared(PlainIds).findings == []
     assert PlainIds.refused
+
+
+@pytest.mark.parametrize(("base", "is_found"), [(LimitOfAlikeIds, True), (LimitOfEachUser, False)])
+def test_a_limit_is_tried_by_plain_ids_where_odd_ones_are_refused(base: Any, is_found: bool) -> None:
+    class Strict(base):  # type: ignore[misc]
+        async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+            if not user.replace("-", "").isalnum() or not user[0].isalpha():
+                raise Refused(Refusal.INVALID_USER, "plain ids only")
+            return await super().create(user, agent_type, **given)  # type: ignore[no-any-return]
+
+    comparison = compared(Strict)
+    assert bool(comparison.findings) is is_found
+    assert any("has an odd id, which is refused" in text for text in comparison.left_out)
 
 
 def test_a_target_that_needs_more_than_a_loop_is_left_out() -> None:
