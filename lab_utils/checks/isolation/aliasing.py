@@ -14,7 +14,8 @@ from lab_utils.values.workload import canary, rows_for
 __all__ = ["judge_aliasing", "spoil"]
 
 _USERS = ("spoils", "spoils-too")
-_DEEP = 60
+_DEEP, _LONG = 60, 1_100
+_KINDS = ("flat", "list", "long", "twice")
 
 
 async def judge_aliasing(trial: Trial) -> None:
@@ -24,10 +25,8 @@ async def judge_aliasing(trial: Trial) -> None:
     as_made = copy.deepcopy(source)
     target = await trial.target([Recipe("helper")], source)
     can = target.capabilities
-    # A value that is flat, or a list, may be copied in another way than others.
-    asked = {"memory": Command("recall")} | {
-        f"{kind} value": Command("read", {"key": kind}) for kind in ("flat", "list")
-    }
+    # A value that is flat, a list or long, or stands in two places, may be copied in another way than others.
+    asked = {"memory": Command("recall")} | {f"{kind} value": Command("read", {"key": kind}) for kind in _KINDS}
     if Capability.CONTEXT_DATA in can:
         asked["context"] = Command("context")
     if Capability.TOOLS in can:
@@ -47,7 +46,9 @@ async def judge_aliasing(trial: Trial) -> None:
         await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["memory"]}))
         handed_in["flat value"] = {"flat": canary(user, "flat value", 0)}
         handed_in["list value"] = [canary(user, "list value", 0)]
-        for kind in ("flat", "list"):
+        handed_in["long value"] = [f"{number} of {user}" for number in range(_LONG)]
+        handed_in["twice value"] = {"here": (again := {"inner": [canary(user, "twice value", 0)]}), "and here": again}
+        for kind in _KINDS:
             await client.run(handles[user], Command("write", {"key": kind, "value": handed_in[f"{kind} value"]}))
         before = await answers(user)
         expected[user] = copy.deepcopy(before)

@@ -31,6 +31,12 @@ from lab_utils.values.workload import canary, hostile_pairs, rows_for
 
 __all__ = ["CHECKS"]
 
+_NO_IDS: tuple[object, ...] = (
+    *(None, 0, False, b"ada", "", " ada", "ada ", "a\nda", "ada\x00", "a" * 10_000),
+    # White space, a control character and half of a letter, none of them ASCII.
+    *("\u3000ada", "ada\xa0", "a\x85da", "ada\udc80"),
+)
+"""Values that are no user ids."""
 _Mutation = tuple[str, str, Any, Any]
 """The anomaly, the changed object in words, what must be there, and what is there."""
 
@@ -208,7 +214,7 @@ async def _boundaries(trial: Trial) -> None:
                        client.create("board", permissions=frozenset({"vault"})), (user,))  # fmt: skip
         await _refused(trial, target, Refusal.UNKNOWN_TYPE, f"{user!r} with an unknown type",
                        client.create("hepler"), (user,))  # fmt: skip
-    for wrong in (None, 0, False, b"ada", "", " ada", "ada ", "a\nda", "ada\x00", "a" * 10_000):
+    for wrong in _NO_IDS:
         client = trial.client(target, "a client of nobody", repr(wrong))
         await _refused(trial, target, Refusal.INVALID_USER, f"user id {wrong!r}",
                        client.call("create", target.create(wrong, "helper")), ())  # type: ignore[arg-type]  # fmt: skip
@@ -332,6 +338,8 @@ CHECKS = (
             "ContextLent",
             "FlatValuesLent",
             "CopiedToADepth",
+            "LongListsLent",
+            "MetAgainLent",
             "NumbersPooled",
             "LoggerOfTheFirst",
             "ErrorsLoggedInBatches",
@@ -378,6 +386,7 @@ CHECKS = (
                     "OnePermissionOfTwo",
                     "SessionBeforeTheCheck",
                     "StrippedUserIds",
+                    "IdsCheckedAsASCII",
                 ),
             ),
             Part(

@@ -141,8 +141,25 @@ async def adopted_beyond_the_cap(trial: Trial) -> None:
     refused = [answer for answer in answers if answer is not None]
     for answer in refused:
         require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "adopting into a full house")
-    if refused and taken and Capability.REMOVE in target.capabilities:
+    if not (refused and taken):
+        return
+    offered = both[answers.index(refused[0])]
+    if Capability.REMOVE in target.capabilities:
         await of(trial, target, "ada").remove("kind-0")
-        again = await _adopt(trial, target, "ada", both[answers.index(refused[0])])
+        again = await _adopt(trial, target, "ada", offered)
         sentence = f"an agent was refused for want of room; now there is room, and its adoption {said(again)}"
+        trial.require(again is None, "left-behind", sentence, said(again))
+        offered = target.make_apart("ada", "kind-0")
+        require_refused(
+            trial,
+            await _adopt(trial, target, "ada", offered),
+            Refusal.CAPACITY,
+            "over-limit",
+            "adopting into a full house again",
+        )
+    if Capability.END in target.capabilities:
+        # It was never of the session that ends.
+        await of(trial, target, "ada").end()
+        again = await _adopt(trial, target, "ada", offered)
+        sentence = f"an agent was refused for want of room; that session has ended, and its adoption {said(again)}"
         trial.require(again is None, "left-behind", sentence, said(again))

@@ -116,6 +116,8 @@ CHECKS = (
                     "SweepsFewAtOnce",
                     "CancelledRunStaysBusy",
                     "OnlyTheNewestIsBusy",
+                    "SweepEndsWhoFindsOrMakes",
+                    "SweepStopsAtWhoLeft",
                 ),
             ),
             Part(
@@ -194,7 +196,7 @@ CHECKS = (
                 "caps on adopted agents",
                 adopted_beyond_the_cap,
                 frozenset({Capability.ADOPTION, Capability.AGENT_CAP}),
-                planted=("AdoptedBeyondCap", "RefusedOfferBinds"),
+                planted=("AdoptedBeyondCap", "RefusedOfferBinds", "RefusedOfferBindsToSession"),
             ),
         ),
         uses=frozenset(

@@ -167,25 +167,30 @@ async def idle_ends(trial: Trial) -> None:
     await _with_a_failure(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
     await _beside_a_sweep(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
     await _back_beside_a_sweep(trial)
+    await _gone_beside_a_sweep(trial)
 
 
 async def _idle(trial: Trial) -> None:
     gate = Gate()
     cut = Gate()
-    held = OnlyFor({"running": gate, "making": gate, "cancelled": cut})
+    held = OnlyFor({"running": gate, "making": gate, "finding": gate, "cancelled": cut})
     scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
     # Ids that read alike: the use of one is no use of the others.
     used, idle, idle_too = trial.neighbours(3)
     by_way = {f"{way}-caller".replace(" ", "-").replace("_", "-"): way for way in scene.uses()}
-    await scene.come(idle, idle_too, used, "running", "making", "cancelled", *by_way)
+    await scene.come(idle, idle_too, used, "running", "making", "finding", "cancelled", *by_way)
     await _cancelled_run(scene, cut)
     for user, way in by_way.items():
         if way == "run of an adopted agent":
             await scene.use_by("adopt", user)
     await scene.use(idle)
     run = asyncio.ensure_future(scene.use("running"))
-    making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
-    await trial.waiting.until(lambda: gate.inside == 2 or run.done() or making.done())
+    makings = {"making": asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))}
+    if "get_or_create" in by_way.values():
+        # A call with another way to the factory.
+        makings["finding"] = asyncio.ensure_future(of(trial, scene.target, "finding").get_or_create("slow"))
+    held_now = [run, *makings.values()]
+    await trial.waiting.until(lambda: gate.inside == len(held_now) or any(one.done() for one in held_now))
     await _superseded(scene, "running")
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.come("young")
@@ -198,25 +203,25 @@ async def _idle(trial: Trial) -> None:
     scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.sweep()
-    busy = {
-        "running": ("busy-ended", "an agent of theirs was running"),
-        "making": ("busy-ended", "an agent of theirs was being made"),
-    }
+    busy = {"running": ("busy-ended", "an agent of theirs was running")}
+    busy |= dict.fromkeys(makings, ("busy-ended", "an agent of theirs was being made"))
     recent = {used: ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
     recent |= {user: ("ended-early", f"was last used not long ago, by a {way}") for user, way in by_way.items()}
-    scene.require_ended([idle, idle_too, "cancelled"], "when due", {**busy, **recent})
+    due = [idle, idle_too, "cancelled", *({"finding"} - makings.keys())]
+    scene.require_ended(due, "when due", {**busy, **recent})
     gate.open()
     answer = await run
     trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
-    made = await attempt(trial, making, "a create beside a sweep")
-    if trial.require(isinstance(made, Handle), "busy-ended", f"a create beside a sweep {said(made)}", said(made)):
-        scene.made["making"].append(made)
+    for user, making in makings.items():
+        made = await attempt(trial, making, "a create beside a sweep")
+        if trial.require(isinstance(made, Handle), "busy-ended", f"a create beside a sweep {said(made)}", said(made)):
+            scene.made[user].append(made)
     await scene.sweep()
     just = ("ended-early", "had been busy until just now")
-    scene.require_ended([], "right after their work", {"running": just, "making": just})
+    scene.require_ended([], "right after their work", dict.fromkeys(("running", *makings), just))
     scene.target.move_clock(2 * _IDLE_S)
     await scene.sweep()
-    others = [used, "young", "running", "making", *by_way]
+    others = [used, "young", "running", *makings, *by_way]
     scene.require_ended(others, "at last", {})
     _require_nobody(trial, scene.target)
     await scene.sweep()
@@ -344,6 +349,27 @@ async def _back_beside_a_sweep(trial: Trial) -> None:
         if not is_well:
             # One cause, one finding.
             return
+
+
+async def _gone_beside_a_sweep(trial: Trial) -> None:
+    """Some of those who are due leave of their own accord as a sweep begins; all others are ended by it."""
+    scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S))
+    if Capability.END not in scene.target.capabilities:
+        return
+    due = [f"due-{number}" for number in range(_MANY)]
+    leaving = [due[0], due[_MANY // 2], due[-1]]
+    await scene.come(*due)
+    scene.target.move_clock(2 * _IDLE_S)
+    sweep = asyncio.ensure_future(scene.target.sweep())
+    ends = [asyncio.ensure_future(attempt(trial, of(trial, scene.target, user).end(), "an end")) for user in leaving]
+    report = await attempt(trial, sweep, "a sweep")
+    scene.reported = [] if isinstance(report, BaseException) else list(report)
+    for end in ends:
+        await end
+    await trial.waiting.settle()
+    # Whether the sweep has found those who left is not known.
+    scene.reported = list({*scene.reported, *leaving})
+    scene.require_ended(due, f"by a sweep beside which {len(leaving)} of them left", {})
 
 
 async def age_ends(trial: Trial) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -69,6 +69,10 @@ async def _races(trial: Trial) -> None:
             client = races.client("the undeterred", users[0])
             asked = asyncio.create_task(getattr(client, ask)("undeterred"))
             await _ended_meanwhile(races, gates["undeterred"], users[0], "undeterred", [asked])
+            gates["ended"].shut()
+            client = races.client("who was cancelled once and went on", users[0])
+            asked = await _went_on(getattr(client, ask), "ended")
+            await _ended_meanwhile(races, gates["ended"], users[0], "ended", [asked])
         if races.are_joined:
             await _over_an_end(races, gates)
     trial.progress("cancelling at every turn", 0.7)
@@ -320,9 +324,26 @@ async def _create_cancelled(races: Races, gate: Gate, user: str) -> bool:
     return works
 
 
+async def _went_on(ask: Callable[[str], Coroutine[Any, Any, Handle]], agent_type: str) -> asyncio.Task[Handle]:
+    """A caller that was cancelled in something else before, and asks now: its task counts that for ever."""
+    waits = asyncio.Event()
+
+    async def go_on() -> Handle:
+        with suppress(asyncio.CancelledError):
+            waits.set()
+            await asyncio.Event().wait()
+        return await ask(agent_type)
+
+    asked = asyncio.create_task(go_on())
+    await waits.wait()
+    asked.cancel()
+    return asked
+
+
 async def _ended_meanwhile(
     races: Races, gate: Gate, user: str, agent_type: str, asked: Sequence[asyncio.Task[Handle]]
 ) -> None:
+    before = {task: task.cancelling() for task in asked}
     await races.arrived(gate, "a session that ends")
     await races.trial.waiting.ends(
         races.client("the end", user).end(), "ending a session in which an agent is being made"
@@ -332,8 +353,10 @@ async def _ended_meanwhile(
     refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
     given = [one for one in answers if isinstance(one, Handle)]
     strange = [repr(one) for one in answers if one not in (*refused, *given)]
-    races.trial.require(not strange, "wrong-refusal", "the end of a session was reported to callers as this", *strange)
-    counting = [task for task in asked if task.cancelling()]
+    is_cancelled = any(isinstance(one, asyncio.CancelledError) for one in answers)
+    anomaly = "cancelled-others" if is_cancelled else "wrong-refusal"
+    races.trial.require(not strange, anomaly, "the end of a session was reported to callers as this", *strange)
+    counting = [task for task in asked if task.cancelling() > before[task]]
     sentence = f"{len(counting)} of {len(asked)} callers still count the cancellation by which their session ended"
     races.trial.require(not counting, "cancellation-left", sentence, *answers)
     # A caller may have come after the end: its agent is then in a session that can be found, when it has run at the
@@ -442,6 +465,7 @@ CHECKS = (
             "InstalledAfterEnd",
             "EndTrustsItsCancellations",
             "EndCancelsItsCallers",
+            "EarlierCancellationCounts",
             "ClosedInPlaceOfCancelled",
             "SessionOverwritten",
             "CancelledCreateLeavesOrphan",

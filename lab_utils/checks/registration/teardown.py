@@ -24,7 +24,7 @@ from lab_utils.values.workload import canary, nested, rows_for
 __all__ = ["CHECKS", "RUNS"]
 
 _USER, _OTHER = "ann", "ben"
-_FAILING, _CUT = "amy-cleanup-fails", "bob-cleanup-cancels-itself"
+_FAILING, _FAILING_TOO, _CUT = "amy-cleanup-fails", "zoe-cleanup-fails", "bob-cleanup-cancels-itself"
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S
@@ -153,14 +153,14 @@ async def _deadline(stage: Stage, target: Target) -> None:
                 await close()
                 took[count] = time() - began if is_judged else 0.0
                 # Agents may have no cleanups at all.
-                others = _MANY - count if kind == "cleanup" and called else 0
+                others = _MANY - count if called and (kind == "cleanup" or what == "the end") else 0
                 if len(cleaned) < others:
                     # It may go on behind the call's back, and give each agent a time of its own.
                     await asyncio.sleep(_MANY * _CLOSE_S)
                 if len(cleaned) < others:
                     sentence = (
                         f"{what} of {_MANY} agents cut off {others - len(cleaned)} cleanups of {_CLEANS_S:g} s beside "
-                        f"one that hangs; a cleanup has {_CLOSE_S:g} s"
+                        f"{count} {kind}s that hang; a cleanup has {_CLOSE_S:g} s"
                     )
                     stage.find("never-closed", sentence)
                 hanging[kind] = 0
@@ -337,7 +337,8 @@ async def _under_way(stage: Stage, target: Target) -> None:
 
 
 async def _meanwhile(stage: Stage, target: Target) -> None:
-    """A run that is asked for while its agent's cleanup is under way is refused, or ends with its agent."""
+    """A run that is asked for while its agent's cleanup is under way is refused, or ends with its agent, also where the
+    session stays."""
     held = asyncio.Event()
     asked: list[asyncio.Future[Any]] = []
     handles: list[Handle] = []
@@ -356,6 +357,9 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         "the end": lambda: target.end(_USER),
         "the end of all": target.end_all,
     }
+    if Capability.REMOVE in target.capabilities:
+        ends["the reset"] = lambda: target.reset(_USER)
+        ends["the removal"] = lambda: target.remove(_USER, "helper")
     for what, end in ends.items():
         held.clear()
         handles.append(await target.create(_USER, "helper"))
@@ -371,12 +375,13 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
 
 
 async def _end_of_all(stage: Stage, target: Target) -> None:
-    """The end of all ends everybody's session, though one user's cleanup fails."""
-    users = (_USER, _FAILING, _OTHER)
+    """The end of all ends everybody's session, though two users' cleanups fail; a report of errors holds both."""
+    users = (_USER, _FAILING, _OTHER, _FAILING_TOO)
 
     async def on_cleanup(user: str) -> None:
-        if user == _FAILING:
-            raise Planned("this cleanup fails")
+        await asyncio.sleep(0)
+        if user in (_FAILING, _FAILING_TOO):
+            raise Planned(f"the cleanup of {user} fails")
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
     before = await target.create(_OTHER, "helper")
@@ -385,9 +390,9 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
         # That is a cause of its own, which other checks name.
         raise NotSupported("a handle works after every end")
     handles = [await target.create(user, "helper") for user in users]
-    ended = ""
+    ended, report = "", None
     try:
-        await target.end_all()
+        report = await target.end_all()
     except Exception as error:
         stage.require_explorable(error)
         ended = f", and raised {type(error).__name__}: {error}"
@@ -396,6 +401,12 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
     if there:
         sentence = f"the end of all, in which the cleanup of {_FAILING!r} fails, did not end the sessions of {there}"
         stage.find("agent-not-closed", sentence + ended)
+    if isinstance(report, EndReport) and len(report.errors) == 1:
+        unnamed = [user for user in (_FAILING, _FAILING_TOO) if user not in report.errors[0]]
+        # One text may stand for all.
+        if len(unnamed) == 1:
+            sentence = f"the end of all, in which two users' cleanups fail, does not name that of {unnamed[0]!r}"
+            stage.find("error-not-reported", f"{sentence}: {list(report.errors)}")
 
 
 async def _alone(stage: Stage, target: Target) -> None:
@@ -428,7 +439,8 @@ async def _alone(stage: Stage, target: Target) -> None:
 
 
 async def _each_named(stage: Stage, target: Target) -> None:
-    """An end in which several cleanups fail or are cut off names each of them, by its error or its agent's type."""
+    """An end in which several cleanups fail or are cut off names each of them, by its error or its agent's type, also
+    one that makes no fuss about being cut off."""
     called: list[str] = []
 
     def recipe(name: str) -> Recipe:
@@ -436,21 +448,25 @@ async def _each_named(stage: Stage, target: Target) -> None:
             called.append(name)
             if name in hanging:
                 await asyncio.sleep(_HANGS_S)
-            if name != well:
+            if name == yielding:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(_HANGS_S)
+            elif name != well:
                 raise Planned(f"the cleanup of {name} fails")
 
         return Recipe(name, on_cleanup=on_cleanup)
 
     failing, well = ["agent-one", "agent-two", "agent-three"], "agent-four"
     hanging = ["agent-five", "agent-six", "agent-seven"]
-    types = [*failing, *hanging, well]
+    yielding = "agent-eight"
+    types = [*failing, *hanging, yielding, well]
     await target.start([recipe(name) for name in types], {}, _CLOSE_S)
     for name in types:
         await target.create(_USER, name)
     errors = (await target.end(_USER)).errors
     if not called:
         raise NotSupported(_NO_CLEANUP)
-    due = [name for name in (*failing, *hanging) if name in called]
+    due = [name for name in (*failing, *hanging, yielding) if name in called]
     unnamed = [name for name in due if not any(name in error for error in errors)]
     # A text that names none of them may stand for any.
     if errors and len(errors) < len(due) and unnamed:
@@ -874,6 +890,10 @@ CHECKS = (
             "UntidyToolsWork",
             "ErrorsOfAllEnds",
             "EndJoinsTheOneBefore",
+            "CutOffCountsAsDone",
+            "RunsBesideRemoval",
+            "RunsTakeTheTime",
+            "LastErrorOfAll",
             "ContextOfTheRequest",
             "ClosedInTheFirstsContext",
         ),

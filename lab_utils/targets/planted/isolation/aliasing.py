@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,6 +85,48 @@ def _copied(value: Any, levels: int) -> Any:
     return value if levels == 0 else copied(value)
 
 
+class LongListsLent(ReferenceTarget):
+    """A list of more than 1,000 members is not copied, for that took long."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                is_long = isinstance(answer, list) and len(answer) > 1_000
+                return answer if is_long else super().copy_out(answer)
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+class MetAgainLent(ReferenceTarget):
+    """The code that copies answers keeps what it has met, for a value that holds itself: an object that stands in two
+    places is copied in the first one only."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+                answer = await super().run(action, arguments, run)
+                if action == "write":
+                    # As it came: one object in two places is one here, too.
+                    self.memory[arguments["key"]] = copy.deepcopy(arguments["value"])
+                return answer
+
+            def copy_out(self, answer: Any) -> Any:
+                return _copied_once(answer, set())
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+def _copied_once(value: Any, met: set[int]) -> Any:
+    if type(value) not in (dict, list):
+        return copied(value)
+    if id(value) in met:
+        return value
+    met.add(id(value))
+    if type(value) is dict:
+        return {key: _copied_once(one, met) for key, one in value.items()}
+    return [_copied_once(one, met) for one in value]
+
+
 class NumbersPooled(ReferenceTarget):
     """The numbers of every context are pooled, and each agent gets its unusual values by a norm of all of them."""
 
@@ -106,5 +149,7 @@ PLANTED = (
     planted_by(ContextLent, "aliased-output"),
     planted_by(FlatValuesLent, "aliased-output"),
     planted_by(CopiedToADepth, "aliased-output"),
+    planted_by(LongListsLent, "aliased-output"),
+    planted_by(MetAgainLent, "aliased-output"),
     planted_by(NumbersPooled, "cross-user-data"),
 )

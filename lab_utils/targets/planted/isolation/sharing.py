@@ -208,6 +208,15 @@ class StrippedUserIds(ReferenceTarget):
         super().check_user(str(user).strip() or "anonymous")
 
 
+class IdsCheckedAsASCII(ReferenceTarget):
+    """A user id is checked for white space and control characters of ASCII alone: all others are taken."""
+
+    def check_user(self, user: object) -> None:
+        if isinstance(user, str) and not user.isascii():
+            user = "".join(filter(str.isascii, user)) or "all of it is foreign"
+        super().check_user(user)
+
+
 PLANTED = (
     planted_by(SharedDispatcher, "shared-object"),
     planted_by(CaseFoldedKeys, "shared-object", "cross-user-answer"),
@@ -225,4 +234,5 @@ PLANTED = (
     planted_by(OnePermissionOfTwo, "not-refused"),
     planted_by(SessionBeforeTheCheck, "left-behind"),
     planted_by(StrippedUserIds, "not-refused"),
+    planted_by(IdsCheckedAsASCII, "not-refused"),
 )

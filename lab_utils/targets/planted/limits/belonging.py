@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row
 from lab_utils.targets.planted.base import planted_by
@@ -217,6 +218,25 @@ class RefusedOfferBinds(ReferenceTarget):
             await super().adopt(user, handle)
         finally:
             self.offered.remove(handle.native)
+
+
+class RefusedOfferBindsToSession(ReferenceTarget):
+    """An agent that finds no room stays bound to the session that had none: the user's next one refuses it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered_to: WeakKeyDictionary[Agent, Session] = WeakKeyDictionary()
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        session = self.sessions.get(self.key(user))
+        if session is not self.offered_to.get(handle.native, session):
+            raise Refused(Refusal.BOUNDARY, f"it belongs to another session of {user!r}")
+        try:
+            await super().adopt(user, handle)
+        except Refused as refusal:
+            if refusal.kind is Refusal.CAPACITY and session is not None:
+                self.offered_to[handle.native] = session
+            raise
 
 
 class MakingsOfTheProcess(ReferenceTarget):
@@ -432,5 +452,6 @@ PLANTED = (
     planted_by(MakingsOfTheProcess, "registries-mixed"),
     planted_by(OfferBinds, "left-behind"),
     planted_by(RefusedOfferBinds, "left-behind"),
+    planted_by(RefusedOfferBindsToSession, "left-behind"),
     planted_by(StrictInTheFirstFifty, "not-refused"),
 )

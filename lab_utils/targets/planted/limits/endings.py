@@ -279,6 +279,48 @@ class CancelledRunStaysBusy(ReferenceTarget):
         return session.user not in self.stuck and super().is_due(session)
 
 
+class SweepEndsWhoFindsOrMakes(ReferenceTarget):
+    """The sweep spares a user whose create is under way, and knows nothing of get_or_create: it ends the session in the
+    middle of the making."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finding: set[str] = set()
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self.finding.add(user)
+        try:
+            return await super().get_or_create(user, agent_type, thread, permissions)
+        finally:
+            self.finding.discard(user)
+
+    def is_due(self, session: Session) -> bool:
+        key = self.key(session.user)
+        lock = self.locks.pop(key, None) if session.user in self.finding else None
+        try:
+            return super().is_due(session)
+        finally:
+            if lock is not None:
+                self.locks[key] = lock
+
+
+class SweepStopsAtWhoLeft(ReferenceTarget):
+    """The sweep goes through its list in small steps, and takes a session that has gone since for the end of it."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        ending: list[asyncio.Task[bool]] = []
+        for session in due:
+            await asyncio.sleep(0)
+            if session.closed:
+                break
+            ending.append(asyncio.ensure_future(self.end_if_due(session)))
+        ended = await asyncio.gather(*ending)
+        return [session.user for session, is_ended in zip(due, ended, strict=False) if is_ended]
+
+
 class AgeRenewedByRemoval(ReferenceTarget):
     """The age of a session counts from the last time that one of its agents was removed."""
 
@@ -325,4 +367,6 @@ PLANTED = (
     planted_by(AgeRenewedByRemoval, "overdue"),
     planted_by(AgeOfTheUser, "ended-early"),
     planted_by(OnlyTheNewestIsBusy, "busy-ended"),
+    planted_by(SweepEndsWhoFindsOrMakes, "busy-ended"),
+    planted_by(SweepStopsAtWhoLeft, "overdue"),
 )

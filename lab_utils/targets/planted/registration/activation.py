@@ -445,6 +445,20 @@ class _Removed(asyncio.Lock):
         self._table.pop(self._key, None)
 
 
+class EarlierCancellationCounts(ReferenceTarget):
+    """A create that finds its session ended looks whether its caller was cancelled, ever, and cancels one that was
+    cancelled in something else long before."""
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        try:
+            return await super().install(session, agent)
+        except Refused:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None
+            raise
+
+
 PLANTED = (
     planted_by(CheckThenAwait, "double-activation"),
     planted_by(ActivationSharedByThreads, "cross-thread-data"),
@@ -457,6 +471,7 @@ PLANTED = (
     planted_by(InstalledAfterEnd, "orphaned-agent"),
     planted_by(EndTrustsItsCancellations, "orphaned-agent"),
     planted_by(EndCancelsItsCallers, "cancellation-left"),
+    planted_by(EarlierCancellationCounts, "cancelled-others"),
     planted_by(ClosedInPlaceOfCancelled, "cancellation-lost"),
     planted_by(SessionOverwritten, "wrong-count"),
     planted_by(CancelledCreateLeavesOrphan, "left-behind"),

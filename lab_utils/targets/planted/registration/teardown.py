@@ -500,6 +500,62 @@ class EndJoinsTheOneBefore(ReferenceTarget):
         return await asyncio.shield(self.ending[user])
 
 
+class CutOffCountsAsDone(ReferenceTarget):
+    """A cleanup that was cut off and ended without an error counts as one that was done."""
+
+    async def outcome_of(self, cleanup: asyncio.Task[None]) -> BaseException | None:
+        error = await super().outcome_of(cleanup)
+        return None if cleanup.done() and not cleanup.cancelled() and cleanup.exception() is None else error
+
+
+class RunsBesideRemoval(RunsBesideCleanup):
+    """Only an end closes agents to new runs before their cleanups: where the session stays, a run that comes meanwhile
+    begins, and is never cancelled."""
+
+    ending = 0
+
+    async def end(self, user: str) -> EndReport:
+        self.ending += 1
+        try:
+            return await super().end(user)
+        finally:
+            self.ending -= 1
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        if self.ending:
+            await ReferenceTarget.close_agent(self, agent, errors)
+        else:
+            await super().close_agent(agent, errors)
+
+
+class RunsTakeTheTime(ReferenceTarget):
+    """An end first waits for the runs of all its agents, until its time is up: beside one that ignores its
+    cancellation every cleanup is cut off as it begins."""
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        runs = {run for agent in agents for run in agent.runs}
+        for run in runs:
+            run.cancel()
+        for agent in agents:
+            agent.runs = set()
+        left = (await asyncio.wait(runs, timeout=self.close_timeout))[1] if runs else runs
+        own, self.close_timeout = self.close_timeout, 0.0 if left else self.close_timeout
+        try:
+            await super().close_session(session, agents, errors)
+        finally:
+            self.close_timeout = own
+
+
+class LastErrorOfAll(ReferenceTarget):
+    """The end of all reports the errors of the session that it has ended last."""
+
+    async def end_all(self) -> EndReport:
+        self.check_loop()
+        reports = await asyncio.gather(*(self.end(session.user) for session in list(self.sessions.values())))
+        errors = [report.errors for report in reports if report.errors]
+        return EndReport(bool(reports), sum(report.closed for report in reports), errors[-1] if errors else ())
+
+
 PLANTED = (
     planted_by(OldestClosedFirst, "teardown-order"),
     planted_by(ResetInAnyOrder, "teardown-order"),
@@ -531,4 +587,8 @@ PLANTED = (
     planted_by(UntidyToolsWork, "stale-part-works"),
     planted_by(ErrorsOfAllEnds, "canary-in-error"),
     planted_by(EndJoinsTheOneBefore, "session-left"),
+    planted_by(CutOffCountsAsDone, "error-not-reported"),
+    planted_by(RunsBesideRemoval, "use-after-close"),
+    planted_by(RunsTakeTheTime, "never-closed"),
+    planted_by(LastErrorOfAll, "error-not-reported"),
 )
