@@ -293,6 +293,7 @@ CHECKS = (
                     "ErrorsShortened",
                     "EachManagerHoldsClients",
                     "EndKeepsPlacesOfClients",
+                    "FirstToLeaveTakesAll",
                     "RefusedSocketsCounted",
                 ),
             ),

@@ -232,6 +232,21 @@ async def _places_of_clients(stage: Stage, target: Target) -> None:
             await stage.rest()
 
 
+async def _early_clients(stage: Stage, target: Target) -> None:
+    """Of two clients of a user without a session one leaves: the other stays, is counted, and receives what comes."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    leaving, staying = target.subscribe(_USER), target.subscribe(_USER)
+    await leaving.close()
+    await stage.rest()
+    what = f"of two clients of {_USER!r}, who has no session yet, one has left, and the other"
+    if staying.is_open and (count := target.connections(_USER)) != 1:
+        stage.find("wrong-count", f"{what} is open: {count} are counted")
+    await do(target, await target.create(_USER, "helper"), "recall")
+    await stage.rest()
+    if not any(event.type == "agent_completed" for event in staying.received()):
+        stage.find("lost-event", f"{what} receives nothing of the session that begins then")
+
+
 async def _places_of_sockets(stage: Stage, target: Target) -> None:
     """The same, of clients that have a socket, on the target's own app without a server."""
     await target.start([Recipe("helper")], {}, _CLOSE_S)
@@ -270,5 +285,6 @@ HISTORIES: Histories = (
     ("odd words are sent as they are", frozenset({Capability.EVENTS}), _odd_words),
     ("an end closes all clients", frozenset({Capability.END, Capability.EVENTS}), _last_of_all),
     ("a client that has gone leaves its place", frozenset({Capability.EVENTS}), _places_of_clients),
+    ("a client that leaves early takes no other with it", frozenset({Capability.EVENTS}), _early_clients),
     ("a socket that has gone leaves its place", frozenset({Capability.SOCKETS}), _places_of_sockets),
 )

@@ -213,10 +213,49 @@ async def _limit_of_its_own(stage: Stage, target: Target) -> None:
         stage.find("wrong-status", f"a step with a limit of {_LIMIT_S:g} s {took}, and is 'timed_out'")
 
 
-_TAKES_S, _LIMIT_S = 60.0, 80.0
+async def _limit_of_the_making(stage: Stage, target: Target) -> None:
+    """A step's time limit holds also where its agent is made as it begins."""
+    ended: list[str] = []
+    is_made_in_it: list[bool] = []
+
+    async def first(_: str) -> None:
+        ended.append("first")
+
+    async def slow(_: str) -> None:
+        is_made_in_it.append("first" in ended)
+        await asyncio.sleep(_HANGS_S)
+
+    await target.start([Recipe("first", on_run=first), Recipe("second", on_create=slow)], {}, 5.0)
+    plan = (PlannedStep("first", "first"), PlannedStep("second", "second", ("first",), _LIMIT_S))
+    report = await target.supervise("ada", plan)
+    # Agents may be made before the steps begin, and then no step's time counts it.
+    if is_made_in_it == [True] and report.statuses.get("second") == "completed":
+        sentence = f"a step with a limit of {_LIMIT_S:g} s, whose agent took {_HANGS_S:g} s to make, completed"
+        stage.find("limit-ignored", sentence)
+
+
+async def _time_out_of_its_own(stage: Stage, target: Target) -> None:
+    """A step in whose code something times out has failed with the words of that, and did not pass its own limit."""
+    words = "the step's own library gave up"
+
+    async def gives_up(_: str) -> None:
+        raise TimeoutError(words)
+
+    await target.start([Recipe("first", on_run=gives_up)], {}, 5.0)
+    for limit in (None, _LIMIT_S):
+        report = await target.supervise("ada", (PlannedStep("first", "first", (), limit),))
+        if words not in report.error:
+            bound = "without a limit" if limit is None else f"with a limit of {limit:g} s"
+            sentence = f"a step {bound} raised at once TimeoutError({words!r}), and the plan's error does not say so"
+            stage.find("error-lost", f"{sentence}: {report.error!r}")
+
+
+_TAKES_S, _LIMIT_S, _HANGS_S = 60.0, 80.0, 600.0
 """Seconds of the loop's own clock."""
 _LIMITS: Histories = (
     ("a step's time limit counts from its own beginning", frozenset({Capability.SUPERVISION}), _limit_of_its_own),
+    ("a step's time limit counts the making of its agent", frozenset({Capability.SUPERVISION}), _limit_of_the_making),
+    ("a time-out in a step's code is no time limit", frozenset({Capability.SUPERVISION}), _time_out_of_its_own),
 )
 
 
@@ -293,6 +332,8 @@ CHECKS = (
             "PlansResumedByAnyone",
             "StepAgentsLeft",
             "ReportInPlaceOfCancellation",
+            "MakingNotLimited",
+            "AnyTimeOutIsTheLimit",
         ),
         uses=frozenset({Capability.GET_OR_CREATE, Capability.MODEL, Capability.POPULATION}),
         needs=frozenset({Capability.SUPERVISION}),

@@ -25,6 +25,8 @@ _CANCEL_AT_TURNS = 10
 _FEW_TURNS = 4
 _OTHERS, _AT_ONCE = 256, 64
 _ONE_AGENT = "callers who ask at once for one agent"
+_ON = {"create": "created-later", "get_or_create": "asked-for-later"}
+"""The types that are asked for by those who were cancelled once."""
 _LONGEST_S = 3.0
 """Seconds after which no more users come, where creates are slow."""
 
@@ -32,7 +34,10 @@ _LONGEST_S = 3.0
 async def _races(trial: Trial) -> None:
     races = Races(trial)
     gates = await races.open(
-        ("many", "held", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended")
+        (
+            *("many", "held", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended"),
+            *_ON.values(),
+        )
     )
     users = trial.user_ids(int(trial.parameters["users"]))
     if races.are_joined:
@@ -69,10 +74,9 @@ async def _races(trial: Trial) -> None:
             client = races.client("the undeterred", users[0])
             asked = asyncio.create_task(getattr(client, ask)("undeterred"))
             await _ended_meanwhile(races, gates["undeterred"], users[0], "undeterred", [asked])
-            gates["ended"].shut()
             client = races.client("who was cancelled once and went on", users[0])
-            asked = await _went_on(getattr(client, ask), "ended")
-            await _ended_meanwhile(races, gates["ended"], users[0], "ended", [asked])
+            asked = await _went_on(getattr(client, ask), _ON[ask])
+            await _ended_meanwhile(races, gates[_ON[ask]], users[0], _ON[ask], [asked])
         if races.are_joined:
             await _over_an_end(races, gates)
     trial.progress("cancelling at every turn", 0.7)

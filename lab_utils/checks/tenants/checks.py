@@ -444,6 +444,7 @@ CHECKS = (
                     "EventsOfTheTenant",
                     "UnfinishedOfAll",
                     "UnfinishedKeptCounted",
+                    "UnfinishedKeptIfFailed",
                     "BreakerOfModel",
                     "FallbackForAll",
                     "ClientClosedForAll",

@@ -301,6 +301,9 @@ class _History:
                 while not self._let_go.is_set():
                     with suppress(asyncio.CancelledError):
                         await self._let_go.wait()
+                if self._way.place == "cleanup":
+                    # Ended is ended, however it ends.
+                    raise Planned("a cleanup ended with an error, long after it had been given up")
 
         return work
 

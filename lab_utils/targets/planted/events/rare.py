@@ -223,6 +223,14 @@ class EndKeepsPlacesOfClients(ReferenceTarget):
         self.forget_clients(user)
 
 
+class FirstToLeaveTakesAll(ReferenceTarget):
+    """When a client of a user without a session leaves, the user is forgotten, with the clients who are there still."""
+
+    def forget_clients(self, user: str) -> None:
+        if self.key(user) not in self.sessions:
+            self.clients.pop(user, None)
+
+
 PLANTED = (
     planted_by(StartedInLine, "no-end-event"),
     planted_by(NumberedBeforeEncoded, "gap-in-seq"),
@@ -235,4 +243,5 @@ PLANTED = (
     planted_by(ErrorsShortened, "altered-payload"),
     planted_by(EachManagerHoldsClients, "connection-left"),
     planted_by(EndKeepsPlacesOfClients, "connection-left"),
+    planted_by(FirstToLeaveTakesAll, "lost-event"),
 )

@@ -388,6 +388,24 @@ class LimitFromThePlansBeginning(OwnSupervisor):
             return await super()._step(user, replace(step, timeout=None), outputs)
 
 
+class MakingNotLimited(OwnSupervisor):
+    """A step's time limit begins when its agent has been made, which may take for ever."""
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        await self.agent(user, step)
+        return await super()._step(user, step, outputs)
+
+
+class AnyTimeOutIsTheLimit(OwnSupervisor):
+    """Every TimeoutError of a step is taken for its time limit: the words of a library's own are lost."""
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        try:
+            return await super()._step(user, step, outputs)
+        except TimeoutError:
+            raise TimeoutError(f"took longer than {step.timeout} s") from None
+
+
 class ErrorOfThePlansFirstFailure(OwnSupervisor):
     """The words of a failed plan are kept by its steps: whoever fails in a like plan later is given them."""
 
@@ -502,6 +520,8 @@ PLANTED = (
     planted_by(CancelledPlanStopsAnother, "plan-failed", twin=OwnSupervisor),
     planted_by(ErrorOfAnotherPlan, "plan-failed", twin=OwnSupervisor),
     planted_by(LimitFromThePlansBeginning, "wrong-status", twin=OwnSupervisor),
+    planted_by(MakingNotLimited, "limit-ignored", twin=OwnSupervisor),
+    planted_by(AnyTimeOutIsTheLimit, "error-lost", twin=OwnSupervisor),
     planted_by(ErrorOfThePlansFirstFailure, "canary-in-error", twin=OwnSupervisor),
     planted_by(InputsLaidOut, "cross-user-data", twin=OwnSupervisor),
     planted_by(PlansResumed, "wrong-status", twin=OwnSupervisor),

@@ -438,7 +438,7 @@ class UnfinishedOfEachUser(ReferenceTarget):
         """Whose cleanups are counted together."""
         return user
 
-    def on_ended(self, user: str) -> None:
+    def on_ended(self, user: str, cleanup: asyncio.Task[None]) -> None:
         """A cleanup that had ignored its cancellation has ended."""
         self.unfinished[self.counted_as(user)] -= 1
 
@@ -447,7 +447,7 @@ class UnfinishedOfEachUser(ReferenceTarget):
         report = await super().end(user)
         for cleanup in self.abandoned - known:
             self.unfinished[self.counted_as(user)] += 1
-            cleanup.add_done_callback(lambda _: self.on_ended(user))
+            cleanup.add_done_callback(lambda cleanup: self.on_ended(user, cleanup))
         return report
 
     def check_room(self, session: Session) -> None:
@@ -466,8 +466,17 @@ class UnfinishedOfAll(UnfinishedOfEachUser):
 class UnfinishedKeptCounted(UnfinishedOfEachUser):
     """A user of whose cleanups thirty ignored their cancellation is refused for ever, though all have ended since."""
 
-    def on_ended(self, user: str) -> None:
+    def on_ended(self, user: str, cleanup: asyncio.Task[None]) -> None:
         pass
+
+
+class UnfinishedKeptIfFailed(UnfinishedOfEachUser):
+    """A cleanup that had ignored its cancellation and ends with an error is counted for ever: the error leaves the code
+    that counts it off."""
+
+    def on_ended(self, user: str, cleanup: asyncio.Task[None]) -> None:
+        if cleanup.exception() is None:
+            super().on_ended(user, cleanup)
 
 
 PLANTED = (
@@ -489,6 +498,7 @@ PLANTED = (
     planted_by(EventsOfTheTenant, "interference", twin=EventsOfEachUser),
     planted_by(UnfinishedOfAll, "interference", twin=UnfinishedOfEachUser),
     planted_by(UnfinishedKeptCounted, "place-lost", twin=UnfinishedOfEachUser),
+    planted_by(UnfinishedKeptIfFailed, "place-lost", twin=UnfinishedOfEachUser),
     planted_by(LockOfAlikeIds, "interference"),
     planted_by(WaitersCounted, "interference", twin=WaitersCountedOff),
     planted_by(CancelledQuestionsCounted, "interference", twin=CancelledQuestionsForgotten),
