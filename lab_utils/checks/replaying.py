@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lab_utils.checks.isolation import interrupted
+from lab_utils.checks.isolation import exploration
 from lab_utils.checks.isolation.cuts import Cut
 from lab_utils.checks.registration import callers
 from lab_utils.checks.registration.cores import Core
@@ -19,6 +19,6 @@ def replayable(name: str) -> Callable[[Callable[[], Target], int], Workload]:
     name."""
     if name.startswith("interruption/"):
         cut = Cut.parse(name)
-        return lambda make, seed: interrupted.workload_of(cut, make, seed)
+        return lambda make, seed: exploration.workload_of(cut, make, seed)
     core = Core.parse(name)
     return lambda make, seed: callers.workload_of(core, make, seed)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lab_utils.checks import CHECKS
-from lab_utils.checks.isolation.interrupted import Exploration
+from lab_utils.checks.isolation.exploration import Exploration
 from lab_utils.checks.memory import incidents, interruptions, leak_hunt
 from lab_utils.checks.registration import absent, keys
 from lab_utils.runner import run_check

@@ -12,7 +12,7 @@ import pytest
 from lab_utils.checks import CHECKS
 from lab_utils.checks.isolation.cuts import CALLS
 from lab_utils.checks.isolation.interrupted import SHOWN_BY
-from lab_utils.checks.memory.capacity import _Often
+from lab_utils.checks.memory.capacity import SHOWN_BY as CAPACITY_SHOWN_BY
 from lab_utils.targets import PLANTED
 from lab_utils.targets.planted.base import planted_by
 from lab_utils.targets.reference import ReferenceTarget
@@ -33,7 +33,7 @@ def test_a_planted_registry_is_named_for_one_part_at_most(check: Check) -> None:
     ("check", "shown_by"),
     [
         ("interrupted_calls_leave_nothing_to_others", SHOWN_BY),
-        ("capacity_given_back_by_interrupted_calls", _Often.shown_by),
+        ("capacity_given_back_by_interrupted_calls", CAPACITY_SHOWN_BY),
     ],
 )
 def test_a_planted_registry_that_one_call_shows_is_of_the_check_and_the_call_is_one(

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lab_utils.checks.crowds import limits_itself
@@ -148,92 +149,39 @@ def _matrix(trial: Trial, received: list[Received], owners: dict[str, str]) -> N
 
 async def lifecycle(trial: Trial) -> None:
     users = trial.neighbours(int(trial.parameters["users"]))
-    reconnects = int(trial.parameters["reconnects"])
     tasks_before = len(asyncio.all_tasks())
     target = await trial.target()
     has_sockets = trial.sockets(target) is not None
     if has_sockets:
         await at_the_edges(trial, users[:_AT_THE_EDGES])
     talks = [Talk(trial, target, user) for user in users]
-    agents: dict[str, Handle] = {}
-    leaving, staying, empty = talks[::2], talks[1::2], list[Talk]()
     can_end = Capability.END in target.capabilities
     if not can_end:
         trial.leave_out(f"clients of sessions that end (the target lacks: {Capability.END})")
     travelling = some_of(trial, users, "clients drop and come back, and servers and processes restart,")
-
-    async def live(_: int, talk: Talk) -> None:
-        phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
-        handle = agents[talk.user] = await talk.client.create("helper")
-        if talk.user not in travelling:
-            await talk.run(handle, "think", thoughts=[thought(talk.user, 0)])
-            return
-        for number in range(reconnects):
-            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
-            await heard(trial, phone)
-            await phone.drop()
-            await _connected(trial, target, talk.user, 1, "after one of two had dropped")
-            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 1)])
-            phone = await talk.connect(f"phone, connection {number + 2}")
-        await target.attach(talk.user)
-        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
-        await heard(trial, tablet)
-        await tablet.drop()
-        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * reconnects)])
-        await talk.connect("tablet, again")
-        await _connected(trial, target, talk.user, 2, "after both had come back")
-
-    async def hang_up(_: int, talk: Talk) -> None:
-        await asyncio.gather(*(listener.drop() for listener in talk.listeners if listener.is_open))
-        await _connected(trial, target, talk.user, 0, "after all had dropped")
-
-    async def leave(position: int, talk: Talk) -> None:
-        if not can_end:
-            await hang_up(position, talk)
-            return
-        report = await talk.client.end()
-        if talk in empty and not report.found:
-            # The session ended with its last agent, and the clients may wait for the next one.
-            await asyncio.gather(*(listener.drop() for listener in talk.listeners if listener.is_open))
-        await _connected(trial, target, talk.user, 0, "after the session had ended")
-        # Events already emitted are still sent, and then the end: a client over a socket hears of it a little later.
-        await patiently(trial, lambda: not any(listener.is_open for listener in talk.listeners))
-        left = [listener.name for listener in talk.listeners if listener.is_open]
-        sentence = f"{', '.join(left)} of {talk.user!r} stayed connected after the session had ended"
-        require_of(trial, not left, "connection-left", sentence, talk.user)
-
-    async def return_(_: int, talk: Talk) -> None:
-        await talk.connect("new phone")
-        if can_end:
-            agents[talk.user] = await talk.client.create("helper")
-        await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
-
-    async def stay(_: int, talk: Talk) -> None:
-        await _connected(trial, target, talk.user, held[talk.user], "while others left", "neighbour-disconnected")
-        await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
-
-    await each(trial, talks, live)
+    comings = _Comings(trial, target, travelling, can_end=can_end)
+    await each(trial, talks, comings.come)
     # Nothing more can be asked of users whose client was not let in.
-    leaving, staying = ([talk for talk in some if talk.user in agents] for some in (leaving, staying))
+    leaving, staying = ([talk for talk in some if talk.user in comings.agents] for some in (talks[::2], talks[1::2]))
     await all_arrived(trial, talks)
     for talk in leaving:
         # A second life of the same user must say nothing to the clients of the first.
         for listener in talk.listeners:
             listener.left_behind()
     # Whatever they lost before, they lost by no departure.
-    held = {talk.user: target.connections(talk.user) for talk in staying}
-    await each(trial, leaving, leave)
-    await each(trial, staying, stay)
+    comings.held = {talk.user: target.connections(talk.user) for talk in staying}
+    await each(trial, leaving, comings.leave)
+    await each(trial, staying, comings.stay)
     second = [Talk(trial, target, talk.user) for talk in leaving] if can_end else leaving
-    await each(trial, second, return_)
+    await each(trial, second, comings.come_back)
     trial.judge(exactly_its_own(await all_arrived(trial, dict.fromkeys([*talks, *second]))))
-    bridges = await _watched(target, list(agents.values()) if can_end else [])
-    agents.clear()
+    bridges = await _watched(target, list(comings.agents.values()) if can_end else [])
+    comings.agents.clear()
     if can_end and Capability.REMOVE in target.capabilities:
         # A session without agents is a session still.
-        empty = second[: len(second) // 2]
-        await each(trial, empty, lambda _, talk: talk.client.remove("helper"))
-    await each(trial, [*staying, *second], leave)
+        comings.empty = second[: len(second) // 2]
+        await each(trial, comings.empty, lambda _, talk: talk.client.remove("helper"))
+    await each(trial, [*staying, *second], comings.leave)
     await patiently(trial, lambda: target.connections() == 0)
     trial.measure("connections left", target.connections(), "connections", LAB("==", 0), anomaly="connection-left")
     gc.collect()
@@ -246,16 +194,81 @@ async def lifecycle(trial: Trial) -> None:
     trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
 
 
-async def _connected(
-    trial: Trial, target: Target, user: str, expected: int, when: str, if_fewer: str = "connection-lost"
-) -> None:
-    # Without a socket nothing is on its way.
-    share = 1.0 if trial.sockets(target) is not None else _AT_ONCE
-    await patiently(trial, lambda: target.connections(user) == expected, share)
-    found = target.connections(user)
-    anomaly = if_fewer if found < expected else "connection-left"
-    sentence = f"the target holds {found} connections of {user!r} {when}, not {expected}"
-    require_of(trial, found == expected, anomaly, sentence, user)
+class _Comings:
+    """What each user does with their clients: they come, drop them, leave, stay, and come back.
+
+    `agents`: each user's agent. `held`: the connections of those who stay, before others leave. `empty`: those whose
+    session may have ended with its last agent."""
+
+    def __init__(self, trial: Trial, target: Target, travelling: Collection[str], *, can_end: bool) -> None:
+        self._trial, self._target, self._travelling, self._can_end = trial, target, travelling, can_end
+        self._reconnects = int(trial.parameters["reconnects"])
+        self.agents: dict[str, Handle] = {}
+        self.held: Mapping[str, int] = {}
+        self.empty: Sequence[Talk] = ()
+
+    async def _connected(self, talk: Talk, expected: int, when: str, if_fewer: str = "connection-lost") -> None:
+        trial, target, user = self._trial, self._target, talk.user
+        # Without a socket nothing is on its way.
+        share = 1.0 if trial.sockets(target) is not None else _AT_ONCE
+        await patiently(trial, lambda: target.connections(user) == expected, share)
+        found = target.connections(user)
+        anomaly = if_fewer if found < expected else "connection-left"
+        sentence = f"the target holds {found} connections of {user!r} {when}, not {expected}"
+        require_of(trial, found == expected, anomaly, sentence, user)
+
+    async def come(self, _: int, talk: Talk) -> None:
+        """Two clients, one agent; those who travel lose a client, again and again, while they talk."""
+        phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
+        handle = self.agents[talk.user] = await talk.client.create("helper")
+        if talk.user not in self._travelling:
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 0)])
+            return
+        for number in range(self._reconnects):
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
+            await heard(self._trial, phone)
+            await phone.drop()
+            await self._connected(talk, 1, "after one of two had dropped")
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 1)])
+            phone = await talk.connect(f"phone, connection {number + 2}")
+        await self._target.attach(talk.user)
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
+        await heard(self._trial, tablet)
+        await tablet.drop()
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * self._reconnects)])
+        await talk.connect("tablet, again")
+        await self._connected(talk, 2, "after both had come back")
+
+    async def leave(self, _: int, talk: Talk) -> None:
+        """The session ends, and its clients with it; where none can end, the clients hang up."""
+        if not self._can_end:
+            await _hang_up(talk)
+            await self._connected(talk, 0, "after all had dropped")
+            return
+        report = await talk.client.end()
+        if talk in self.empty and not report.found:
+            # The session ended with its last agent, and the clients may wait for the next one.
+            await _hang_up(talk)
+        await self._connected(talk, 0, "after the session had ended")
+        # Events already emitted are still sent, and then the end: a client over a socket hears of it a little later.
+        await patiently(self._trial, lambda: not any(listener.is_open for listener in talk.listeners))
+        left = [listener.name for listener in talk.listeners if listener.is_open]
+        sentence = f"{', '.join(left)} of {talk.user!r} stayed connected after the session had ended"
+        require_of(self._trial, not left, "connection-left", sentence, talk.user)
+
+    async def come_back(self, _: int, talk: Talk) -> None:
+        await talk.connect("new phone")
+        if self._can_end:
+            self.agents[talk.user] = await talk.client.create("helper")
+        await talk.run(self.agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
+
+    async def stay(self, _: int, talk: Talk) -> None:
+        await self._connected(talk, self.held[talk.user], "while others left", "neighbour-disconnected")
+        await talk.run(self.agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
+
+
+async def _hang_up(talk: Talk) -> None:
+    await asyncio.gather(*(listener.drop() for listener in talk.listeners if listener.is_open))
 
 
 async def _watched(target: Target, handles: list[Handle]) -> list[weakref.ref[Any]]:

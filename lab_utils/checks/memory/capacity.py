@@ -8,14 +8,14 @@ from functools import cached_property
 from types import MappingProxyType
 
 from lab_utils.checks.isolation.cuts import CALLS, CROWD, FAILING, HOOKS, Cut, calls_of
-from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions, lived
+from lab_utils.checks.isolation.exploration import Exploration, explore_interruptions, lived
 from lab_utils.checks.isolation.line import Line
 from lab_utils.checks.isolation.scene import Size
 from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Verdict
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "SHOWN_BY"]
 
 _CALLS = frozenset(CALLS) - {"nothing", "think", "fail"}
 """Calls that may take something shared by all; of the runs three stand for all."""
@@ -24,7 +24,7 @@ _LINED = ("tool", "ask", "create", "end")
 _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 """Steps of the loop between two cancellations, where a call is cancelled again."""
 
-_SHOWN_BY: Mapping[str, str] = MappingProxyType(
+SHOWN_BY: Mapping[str, str] = MappingProxyType(
     {
         "SlotLostOnCancellation": "write",
         "HundredthSlotLost": "write",
@@ -57,7 +57,7 @@ _SHOWN_BY: Mapping[str, str] = MappingProxyType(
 class _Often(Exploration):
     """Each interruption, as often as the parameter `interruptions` has it, in one history."""
 
-    shown_by, then_twice, each = _SHOWN_BY, "cancelled", 4
+    then_twice, each = "cancelled", 4
 
     def besides(self, call: str) -> Sequence[str]:
         return (*(("nobody",) if call in _CALLS else ()), *((CROWD,) if call in self._lined else ()))
@@ -101,7 +101,7 @@ class _Often(Exploration):
 
 
 async def _capacity(trial: Trial) -> None:
-    exploration = await explore_interruptions(trial, _Often)
+    exploration = await explore_interruptions(trial, SHOWN_BY, _Often)
     if exploration.unexplored:
         trial.leave_out(f"calls that need more than a loop: {', '.join(exploration.unexplored)}")
     if not exploration.histories:
@@ -125,7 +125,7 @@ CHECKS = (
             "of that the last one is gone, every request waits for ever, and a restart heals it until the next time."
         ),
         body=_capacity,
-        planted=tuple(_SHOWN_BY),
+        planted=tuple(SHOWN_BY),
         uses=frozenset(
             {
                 Capability.CONTEXT_DATA,

@@ -70,7 +70,7 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
     if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         trial.note("Schedules were not explored, each core was run once: the plain runs have findings already.")
         deviations, cancelled = 0, ()
-    exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, deviations)
+    exploration = _Schedules(trial.make_target, trial.target_name, trial.seed, deviations)
 
     def progress(part: float) -> None:
         if trial.is_out_of_time:
@@ -93,7 +93,9 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
     trial.note(exploration.described(tally))
 
 
-class _Exploration:
+class _Schedules:
+    """Explores the schedules of small cores, within a time of its own."""
+
     def __init__(self, make_target: Callable[[], Target], target: str, seed: int, deviations: int) -> None:
         self.make_target, self.target, self.seed, self.deviations = make_target, target, seed, deviations
         self.own_s = _OWN_S * 10.0 ** max(0, deviations - 2)

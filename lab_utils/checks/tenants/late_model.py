@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from lab_utils.checks.isolation.interrupted import seconds_a_call
+from lab_utils.checks.isolation.exploration import seconds_a_call
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.tenants.comparing import judge_compared
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule, virtual_clocks

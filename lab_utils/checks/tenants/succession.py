@@ -217,61 +217,55 @@ async def judge_successors(trial: Trial) -> None:
     # Every second one has no rows that could take the place of somebody else's.
     rows = {user: rows_for(user, 1 - place % 2, trial.rng) for place, user in enumerate(users)}
     target = await trial.target([Recipe("helper")], rows)
-    can = target.capabilities
-    asked = {"the memory of a new agent": Command("recall")}
-    if Capability.CONTEXT_DATA in can:
-        asked["the context of a new agent"] = Command("context")
-    if Capability.TOOLS in can:
-        asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
+    successors = _Successors(trial, target, await target.create("stays", "helper"))
+    took = OwnTime(_LONGEST_S)
+    for start in range(0, _SUCCESSORS, _AT_ONCE):
+        if start >= _LEAST and took.seconds() > _LONGEST_S:
+            trial.leave_out(f"{_SUCCESSORS - start} of {_SUCCESSORS} users who come for a moment, for want of time")
+            break
+        crowd = users[start : start + _AT_ONCE]
+        seen = await trial.waiting.ends(successors.live(crowd), f"the lives of {crowd[0]} to {crowd[-1]}")
+        verdict = foreign_canaries(seen, users, len(successors.asked))
+        trial.judge(verdict)
+        for sentence in successors.reused[:1]:
+            trial.find("agent-id-reused", sentence)
+        if verdict.findings or successors.reused:
+            # One cause, one finding.
+            break
+    await trial.stop(target)
 
-    owners: dict[str, str] = {}
-    reused: list[str] = []
-    staying = await target.create("stays", "helper")
-    pausing = Command("add", {"key": "number", "amount": 1, "pause_s": _PAUSE_S})
 
-    async def leave(place: int, user: str, handle: Handle) -> None:
-        match place % 5:
-            case 1:
-                with suppress(Exception):
-                    await target.run(handle, Command("fail", {"message": "the last run"}))
-            case 2:
-                add = Command("add", {"key": "number", "amount": 1, "pause_s": 1})
-                last = asyncio.ensure_future(target.run(handle, add))
-                await trial.waiting.settle(_A_FEW_TURNS)
-                last.cancel()
-                await asyncio.gather(last, return_exceptions=True)
-            case 3 if Capability.REMOVE in can:
-                await target.remove(user, "helper")
-            case 4:
-                add = Command("add", {"key": "number", "amount": 1, "pause_s": 1})
-                last = asyncio.ensure_future(target.run(handle, add))
-                await trial.waiting.settle(_A_FEW_TURNS)
-                await target.end(user)
-                # A target may leave the run to the app.
-                last.cancel()
-                await asyncio.gather(last, return_exceptions=True)
-        await target.end(user)
+class _Successors:
+    """Crowds of users, one after another, each of whom lives for a moment beside one user who stays.
 
-    async def live(user: str, handle: Handle, note: str) -> list[Seen]:
-        seen = [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
-        for key in ("note", "another note"):
-            await target.run(handle, Command("write", {"key": key, "value": note}))
-        await target.run(handle, Command("think", {"thoughts": [note]}))
-        seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
-        return seen
+    `asked`: the questions to each new agent. `reused`: sentences on ids of agents that somebody had before."""
 
-    async def lives(crowd: Sequence[str]) -> list[Seen]:
+    def __init__(self, trial: Trial, target: Target, staying: Handle) -> None:
+        self._trial, self._target, self._staying = trial, target, staying
+        self._can = target.capabilities
+        self._is_first = True
+        self._owners: dict[str, str] = {}
+        self.reused: list[str] = []
+        self.asked = {"the memory of a new agent": Command("recall")}
+        if Capability.CONTEXT_DATA in self._can:
+            self.asked["the context of a new agent"] = Command("context")
+        if Capability.TOOLS in self._can:
+            self.asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
+
+    async def live(self, crowd: Sequence[str]) -> list[Seen]:
+        """Let them come, look, work at once, and leave one after another; return what they saw."""
+        trial, target = self._trial, self._target
         notes = {user: canary(user, "a short life", 0) for user in crowd}
-        clients = {user: target.subscribe(user) for user in crowd if Capability.EVENTS in can}
+        clients = {user: target.subscribe(user) for user in crowd if Capability.EVENTS in self._can}
         # Every second one brings no data.
         data = {user: {"note": note} if place % 2 else None for place, (user, note) in enumerate(notes.items())}
         handles = {user: await target.create(user, "helper", data=data[user]) for user in crowd}
+        if Capability.AGENT_IDS in self._can:
+            for user, handle in handles.items():
+                self._note_id(user, target.agent_id(handle))
         seen = []
-        for user, handle in handles.items():
-            if Capability.AGENT_IDS in can and (owner := owners.setdefault(target.agent_id(handle), user)) != user:
-                reused.append(f"the agent of {user!r} has the id {target.agent_id(handle)!r}, as one of {owner!r} had")
         # At once: one after another, users of a slow target would take their time.
-        for answer in await trial.waiting.together([live(user, handles[user], notes[user]) for user in crowd]):
+        for answer in await trial.waiting.together([self._work(user, handles[user], notes[user]) for user in crowd]):
             if isinstance(answer, BaseException):
                 raise answer
             seen += answer
@@ -280,30 +274,49 @@ async def judge_successors(trial: Trial) -> None:
         seen += [Seen(user, "the events of a new client", client.received()) for user, client in clients.items()]
         clients.clear()
         # The first ones leave beside a run that is under way: a call that waits behind it comes a moment later.
-        beside = asyncio.ensure_future(target.run(staying, pausing)) if crowd[0] == users[0] else None
+        beside = self._run_for(self._staying, _PAUSE_S) if self._is_first else None
+        self._is_first = False
         await trial.waiting.settle(_A_FEW_TURNS)
         for place, user in enumerate(crowd):
-            await leave(place, user, handles.pop(user))
+            await self._leave(place, user, handles.pop(user))
         if beside is not None:
             # Whether a run succeeds is asked elsewhere; here it need only be under way.
             await asyncio.gather(beside, return_exceptions=True)
         return seen
 
-    took = OwnTime(_LONGEST_S)
-    for start in range(0, _SUCCESSORS, _AT_ONCE):
-        if start >= _LEAST and took.seconds() > _LONGEST_S:
-            trial.leave_out(f"{_SUCCESSORS - start} of {_SUCCESSORS} users who come for a moment, for want of time")
-            break
-        crowd = users[start : start + _AT_ONCE]
-        seen = await trial.waiting.ends(lives(crowd), f"the lives of {crowd[0]} to {crowd[-1]}")
-        verdict = foreign_canaries(seen, users, len(asked))
-        trial.judge(verdict)
-        for sentence in reused[:1]:
-            trial.find("agent-id-reused", sentence)
-        if verdict.findings or reused:
-            # One cause, one finding.
-            break
-    await trial.stop(target)
+    def _note_id(self, user: str, agent_id: str) -> None:
+        if (owner := self._owners.setdefault(agent_id, user)) != user:
+            self.reused.append(f"the agent of {user!r} has the id {agent_id!r}, as one of {owner!r} had")
+
+    async def _work(self, user: str, handle: Handle, note: str) -> list[Seen]:
+        run = self._target.run
+        seen = [Seen(user, what, await run(handle, command)) for what, command in self.asked.items()]
+        for key in ("note", "another note"):
+            await run(handle, Command("write", {"key": key, "value": note}))
+        await run(handle, Command("think", {"thoughts": [note]}))
+        seen.append(Seen(user, "their own memory", await run(handle, Command("recall"))))
+        return seen
+
+    def _run_for(self, handle: Handle, seconds: float) -> asyncio.Future[Any]:
+        add = Command("add", {"key": "number", "amount": 1, "pause_s": seconds})
+        return asyncio.ensure_future(self._target.run(handle, add))
+
+    async def _leave(self, place: int, user: str, handle: Handle) -> None:
+        target, way = self._target, place % 5
+        if way == 1:
+            with suppress(Exception):
+                await target.run(handle, Command("fail", {"message": "the last run"}))
+        elif way == 3 and Capability.REMOVE in self._can:
+            await target.remove(user, "helper")
+        elif way in (2, 4):
+            last = self._run_for(handle, 1)
+            await self._trial.waiting.settle(_A_FEW_TURNS)
+            if way == 4:
+                # A target may leave the run to the app, which cancels it.
+                await target.end(user)
+            last.cancel()
+            await asyncio.gather(last, return_exceptions=True)
+        await target.end(user)
 
 
 def _judge_counts(trial: Trial, target: Target, lives: Sequence[Life]) -> None:

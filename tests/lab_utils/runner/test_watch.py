@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from lab_utils.checks.isolation.cuts import Cut
-from lab_utils.checks.isolation.interrupted import lived
+from lab_utils.checks.isolation.exploration import lived
 from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core
 from lab_utils.interleavings import run_schedule

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from lab_utils.checks.isolation.cuts import BESIDE
-from lab_utils.checks.isolation.interrupted import Exploration
+from lab_utils.checks.isolation.exploration import Exploration
 from lab_utils.target import Target
 from lab_utils.values.verdict import Finding
 

@@ -15,7 +15,7 @@ import pytest
 
 from lab_utils.checks.isolation import sampled
 from lab_utils.checks.isolation.cuts import BESIDE, CALLS, CROWD, WAYS, Cut, calls_of, mixed
-from lab_utils.checks.isolation.interrupted import Exploration, lived, seconds_a_call
+from lab_utils.checks.isolation.exploration import Exploration, lived, seconds_a_call
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule, threads

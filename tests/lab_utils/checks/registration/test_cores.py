@@ -576,7 +576,7 @@ def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(
     # As in a process in which no other thread shows by its beats whether it was stopped.
     monkeypatch.setattr(STEPS, "beats", 0)
     cores = [Core("create", "end", 0)] * 50
-    tally, _ = schedules._Exploration(Slow, "slow", 1, 2).of(cores, (), lambda _: None)
+    tally, _ = schedules._Schedules(Slow, "slow", 1, 2).of(cores, (), lambda _: None)
     # In 30 s each core in turn has a quarter of what is left, in 30 s more each one schedule.
     assert 60 < now < 70
     assert 10 < tally.cores < 20
