@@ -9,6 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["arguments", "run"]
 
 _LONGEST: Final = 600
-_STREAM_S: Final = 5.0
 _FIELD_OF_SSE: Final = re.compile("(id|event|data|retry):")
 _MOMENT_S: Final = 1.0
 """A server that has answered and crashes then ends soon."""
@@ -185,13 +185,18 @@ async def _listen(target: ServiceTarget, door: Any, session: Session) -> tuple[s
     word = "write" if target.service.may("write") else "run"
     if target.service.may(word):
         await door.do(word, session, {"value": value})
-    try:
-        async with asyncio.timeout(_STREAM_S):
-            while not any(value in event.data for event in stream.events) and stream.is_open:  # noqa: ASYNC110
+
+    def is_here() -> bool:
+        return any(value in event.data for event in stream.events)
+
+    within = target.service.bounds.deadline_s
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while not is_here() and stream.is_open:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-    except TimeoutError:
-        trouble = f"no event held {value} within {_STREAM_S:g} s of the write; it brought {len(stream.events)}"
-        return trouble, stream.events
+    if not is_here():
+        when = f"within {within:g} s of the write" if stream.is_open else "before the stream ended"
+        return f"no event held {value} {when}; it brought {len(stream.events)}", stream.events
     service, operation = target.service, target.service.operations["stream"]
     if operation.events == "lines" and any(_FIELD_OF_SSE.match(event.data) for event in stream.events):
         return 'its lines are the fields of server-sent events; set events = "sse"', stream.events

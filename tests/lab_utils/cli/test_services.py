@@ -263,6 +263,14 @@ def test_a_stream_without_ids_cannot_promise_to_resume(
     assert ("its events have no id" in capsys.readouterr().out) == bool(code)
 
 
+def test_a_stream_that_ends_without_its_event_is_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "server.py").write_text(STREAMS.replace("range(99)", "range(0)"))
+    file = tmp_path / "streams.toml"
+    file.write_text(STREAMS_FILE.replace("ID", ""))
+    assert main(["check-service", str(file)]) == 1
+    assert "before the stream ended; it brought 0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", [["check", "service_acces"], ["run", "--check", "service_acces"]])
 def test_a_check_that_is_not_known_is_sought_among_those_of_services(
     command: list[str], file: Path, capsys: pytest.CaptureFixture[str]
