@@ -625,7 +625,8 @@ class Scene:
     async def _again(self) -> None:
         """The interrupted user comes back and asks."""
         user = self._user
-        steps = [] if self._is_brief else _these(self._data_steps(user), "rows", "total", "ask")
+        data = self._data_steps(user)
+        steps = [] if self._is_brief else _these(data, "rows", "total", "ask") or data[:1]
         # Of the very agent whose call was interrupted, and of the one that it gets now.
         same = _these(steps, "rows", "total") if self.cut.call == "tool" else []
         for step, ask in [*same, ("create", self._back), *steps]:

@@ -22,7 +22,7 @@ from lab_utils.interleavings import run_schedule, threads
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import after_interruption
 from lab_utils.runner import run_check
-from lab_utils.target import Command, Handle
+from lab_utils.target import Capability, Command, Handle
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire, _Working
 from lab_utils.targets.planted.isolation.over_http import SocketClosedWhenLeft
 from lab_utils.targets.planted.memory.capacity import LineLeftRightly, PlaceLostAtItsTurn, PoolThatReconnects
@@ -67,6 +67,39 @@ def test_each_place_where_the_call_waits_can_be_cancelled_at() -> None:
         assert scene.record.outcome == "cancelled"
         assert scene.record.place
     assert {1, 2, 3} <= {place for target in made for place in target.cancelled_at}
+
+
+class Lean(ReferenceTarget):
+    """Agents without tools and without a model, as a store of memories is."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.TOOLS, Capability.MODEL, Capability.CONTEXT_DATA}
+
+
+class BrokenByACancellation(Lean):
+    """A cancelled run leaves the connection of its user to the store in the middle of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: set[str] = set()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if handle.user in self.broken:
+            raise ConnectionError("the answer before was never read")
+        try:
+            await asyncio.sleep(0)
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            self.broken.add(handle.user)
+            raise
+
+
+@pytest.mark.parametrize(("target", "anomalies"), [(BrokenByACancellation, {"next-call-fails"}), (Lean, set())])
+def test_a_run_that_is_cancelled_spoils_nothing_for_its_own_user_where_agents_have_no_tools(
+    target: type[Lean], anomalies: set[str]
+) -> None:
+    result = run_check(CHECK, target=target)
+    assert {finding.anomaly for finding in result.verdict.findings} == anomalies, result.verdict
+    assert result.outcome is (Outcome.FAIL if anomalies else Outcome.PASS)
 
 
 def test_a_call_that_is_over_is_not_interrupted_any_more() -> None:
